@@ -1,0 +1,75 @@
+package entrypoints
+
+import "time"
+
+// End says why the gateway ends a session. The reasons are a table, so that clients can
+// tell from the close code or the goaway event whether it makes sense to come back.
+type End struct {
+	Reason EndReason
+	// Detail is for people.
+	Detail string
+	// Retry is how long the client should wait before it comes back; the gateway has
+	// spread it at random. 0 leaves it to the client.
+	Retry time.Duration
+}
+
+// EndReason is why a session ends.
+type EndReason string
+
+// The reasons. docs/sessions.md shows them with close codes.
+const (
+	EndShutdown EndReason = "shutdown"     // the process goes away
+	EndChanged  EndReason = "api_changed"  // the API was redeployed with another definition
+	EndStopped  EndReason = "api_stopped"  // the API was stopped or deleted
+	EndRotate   EndReason = "rotate"       // the configured lifetime is over
+	EndExpired  EndReason = "expired"      // the credential or subscription expired
+	EndRevoked  EndReason = "revoked"      // the credential, plan or subscription was withdrawn
+	EndSlow     EndReason = "slow_client"  // the client read too slowly
+	EndBroker   EndReason = "broker_error" // the broker ended the subscription for good
+	EndOperator EndReason = "operator"     // somebody ended it through the admin API
+	EndClient   EndReason = "client"       // the client said goodbye or vanished
+	EndProtocol EndReason = "protocol"     // the client broke the protocol
+	EndTooLarge EndReason = "too_large"    // the client sent more than allowed
+	EndDone     EndReason = "done"         // there is nothing more to send
+)
+
+// endRow is what a client sees of a reason.
+type endRow struct {
+	code      int
+	reconnect bool
+}
+
+var endTable = map[EndReason]endRow{
+	EndShutdown: {1001, true},
+	EndChanged:  {1012, true},
+	EndStopped:  {1008, false},
+	EndRotate:   {1012, true},
+	EndExpired:  {1008, false},
+	EndRevoked:  {1008, false},
+	EndSlow:     {1013, true},
+	EndBroker:   {1011, true},
+	EndOperator: {1008, false},
+	EndClient:   {1000, false},
+	EndProtocol: {1002, false},
+	EndTooLarge: {1009, false},
+	EndDone:     {1000, false},
+}
+
+// CloseCode is the WebSocket close code for the reason (RFC 6455 §7.4).
+func (r EndReason) CloseCode() int {
+	if row, ok := endTable[r]; ok {
+		return row.code
+	}
+	return 1011
+}
+
+// Reconnect says whether it makes sense for the client to come back.
+func (r EndReason) Reconnect() bool { return endTable[r].reconnect }
+
+// EndReasons are all reasons, for documentation and tests.
+func EndReasons() []EndReason {
+	return []EndReason{
+		EndShutdown, EndChanged, EndStopped, EndRotate, EndExpired, EndRevoked, EndSlow,
+		EndBroker, EndOperator, EndClient, EndProtocol, EndTooLarge, EndDone,
+	}
+}
