@@ -81,6 +81,9 @@ type Want struct {
 	// From is the client's own wish (?from=), honoured only where `from client` is
 	// configured; it is refused otherwise.
 	From string
+	// Brief says that the exchange ends soon, so that it is not worth starting a shared
+	// subscription for it when a stream of its own does.
+	Brief bool
 	// Encoder makes the wire form of each message.
 	Encoder Encoder
 	// Wake is called when Poll, having returned nothing, would return something. It is

@@ -25,6 +25,9 @@ type Capabilities struct {
 	OrderedSettle bool
 	// Positions: the history can be read from any place, again and again.
 	Positions bool
+	// Earliest: where nothing else says where to begin, the configuration says at the
+	// earliest position. Only with Positions.
+	Earliest bool
 	// Extend: the broker lends with a lock that can be renewed.
 	Extend bool
 	// MaxHold is how long a delivery can be held unsettled; 0 means as long as one likes.

@@ -66,6 +66,15 @@ func (p *Position) Advance(m Mark) {
 	}
 }
 
+// Set moves the partition of m to m, also backwards: after a gap a channel may begin anew.
+func (p *Position) Set(m Mark) {
+	if i, ok := slices.BinarySearchFunc(p.Marks, m, compareMarks); ok {
+		p.Marks[i] = m
+	} else {
+		p.Marks = slices.Insert(p.Marks, i, m)
+	}
+}
+
 // Clone returns a copy that shares nothing.
 func (p Position) Clone() Position {
 	p.Marks = slices.Clone(p.Marks)

@@ -85,7 +85,9 @@ type Stream interface {
 
 // Positioned is the side power of streams on endpoints with positions.
 type Positioned interface {
-	// Position is where the stream began: next to read before the first Receive.
+	// Position is where the next Receive reads: where the stream began before the first
+	// one, and later after all that Receive has returned, with whatever the broker
+	// has there that is no message (transaction markers, compacted holes) behind it.
 	Position() Position
 }
 

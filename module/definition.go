@@ -1,0 +1,236 @@
+package module
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// Definition is a message API: context paths, the ways in, the brokers behind, and the
+// plans that say who may use it.
+type Definition struct {
+	// ID names the API in logs, metrics, the admin API and at brokers. 1 to 64 of
+	// A-Z a-z 0-9 _ -. Default: the first path in kebab case; "/" becomes "root".
+	ID string `json:"id,omitempty"`
+	// Name, Version, Description and Labels are for people.
+	Name        string   `json:"name,omitempty"`
+	Version     string   `json:"version,omitempty"`
+	Description string   `json:"description,omitempty"`
+	Labels      []string `json:"labels,omitempty"`
+	// Paths are the context paths. Each matches itself and everything below it, by whole
+	// segments and without regard to case. At least one.
+	Paths []string `json:"paths,omitempty"`
+	// Origins are the web origins whose pages may use the API, like
+	// https://app.example.com, or *. Pages of the API's own origin always may. A page of
+	// any other origin can't read responses, and can neither publish nor open a
+	// WebSocket. Default: none.
+	Origins []string `json:"origins,omitempty"`
+	// Errors says who writes error responses: the gateway, as application/problem+json
+	// (""), or Caddy's handle_errors ("caddy").
+	Errors string `json:"errors,omitempty"`
+	// SlowClient says what happens to a client that falls out of the shared log because
+	// it reads too slowly: it is told of a gap and goes on ("gap"), or its session ends
+	// ("close"). At at_least_once with positions neither happens: it reads on by itself.
+	// Default: gap.
+	SlowClient string `json:"slow_client,omitempty"`
+	// LogSize bounds the shared log of each channel, in bytes of memory. Default: 16 MiB.
+	LogSize int64 `json:"log_size,omitempty"`
+	// PropagateIdentity adds the request id, the transaction id and the client
+	// identifier as headers to every message that is published. Default: false.
+	PropagateIdentity bool `json:"propagate_identity,omitempty"`
+	// EntrypointsRaw are the ways in. At least one.
+	EntrypointsRaw []json.RawMessage `json:"entrypoints,omitempty" caddy:"namespace=message_api.entrypoints inline_key=type"`
+	// Endpoints are the brokers behind. At least one. Where an entrypoint names none, the
+	// first that can do what it needs is taken.
+	Endpoints []*EndpointConfig `json:"endpoints,omitempty"`
+	// Plans say who may use the API. At least one. They are asked in this order, keyless
+	// ones last.
+	Plans []*PlanConfig `json:"plans,omitempty"`
+}
+
+// EndpointConfig is an endpoint with its name.
+type EndpointConfig struct {
+	// Name is how entrypoints refer to it. Default: the type.
+	Name string `json:"name,omitempty"`
+	// Use is the name of a shared endpoint, defined in the app's endpoints; it then
+	// stands in the place of Endpoint.
+	Use string `json:"use,omitempty"`
+	// EndpointRaw is the endpoint module.
+	EndpointRaw json.RawMessage `json:"endpoint,omitempty" caddy:"namespace=message_api.endpoints inline_key=type"`
+}
+
+// PlanConfig is a plan with its name.
+type PlanConfig struct {
+	// Name tells plans of one type apart. Default: the type.
+	Name string `json:"name,omitempty"`
+	// PlanRaw is the plan module.
+	PlanRaw json.RawMessage `json:"plan,omitempty" caddy:"namespace=message_api.plans inline_key=type"`
+}
+
+const (
+	defaultLogSize = 16 << 20
+	minLogSize     = 64 << 10
+)
+
+var (
+	idPattern     = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+	notKebab      = regexp.MustCompile(`[^a-z0-9]+`)
+	originPattern = regexp.MustCompile(`^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$`)
+)
+
+// normalize fills in defaults and says what is wrong, as far as it can be told without
+// loading a guest.
+func (d *Definition) normalize() error {
+	if len(d.Paths) == 0 {
+		return fmt.Errorf("a message API needs at least one context path")
+	}
+	for i, p := range d.Paths {
+		clean, err := contextPath(p)
+		if err != nil {
+			return err
+		}
+		d.Paths[i] = clean
+	}
+	if d.ID == "" {
+		d.ID = kebab(d.Paths[0])
+	}
+	if !idPattern.MatchString(d.ID) {
+		return fmt.Errorf("message API id %q: use 1 to 64 of A-Z a-z 0-9 _ -", d.ID)
+	}
+	for i, o := range d.Origins {
+		d.Origins[i] = strings.ToLower(strings.TrimSuffix(o, "/"))
+		if !originPattern.MatchString(d.Origins[i]) {
+			return fmt.Errorf("message API %s: origin %q: use scheme://host[:port], or *", d.ID, o)
+		}
+	}
+	switch d.SlowClient {
+	case "":
+		d.SlowClient = "gap"
+	case "gap", "close":
+	default:
+		return fmt.Errorf("message API %s: slow_client %q: use gap or close", d.ID, d.SlowClient)
+	}
+	if d.Errors != "" && d.Errors != "caddy" {
+		return fmt.Errorf("message API %s: errors %q: use caddy, or leave it out", d.ID, d.Errors)
+	}
+	if d.LogSize == 0 {
+		d.LogSize = defaultLogSize
+	}
+	if d.LogSize < minLogSize {
+		return fmt.Errorf("message API %s: log_size %d is less than %d bytes", d.ID, d.LogSize, minLogSize)
+	}
+	return d.needsAll()
+}
+
+func (d *Definition) needsAll() error {
+	for what, n := range map[string]int{"entrypoint": len(d.EntrypointsRaw), "endpoint": len(d.Endpoints), "plan": len(d.Plans)} {
+		if n == 0 {
+			return fmt.Errorf("message API %s needs at least one %s to be served%s", d.ID, what, hint[what])
+		}
+	}
+	return nil
+}
+
+var hint = map[string]string{
+	"entrypoint": ": add `entrypoint http_get`, for example",
+	"endpoint":   ": add `endpoint mock`, for example",
+	"plan":       ": without one nobody may use it; `plan keyless` lets everybody in",
+}
+
+// contextPath brings a context path into the form that requests are compared with.
+func contextPath(p string) (string, error) {
+	if !strings.HasPrefix(p, "/") {
+		return "", fmt.Errorf("context path %q must begin with /", p)
+	}
+	if strings.ContainsAny(p, "*?#{} \t%") {
+		return "", fmt.Errorf("context path %q must be a plain path, without wildcard, placeholder, escape or query", p)
+	}
+	return strings.ToLower(strings.TrimSuffix(caddyhttp.CleanPath(p, true), "/")), nil
+}
+
+// kebab makes an id of a context path.
+func kebab(path string) string {
+	id := strings.Trim(notKebab.ReplaceAllString(strings.ToLower(path), "-"), "-")
+	if id == "" {
+		return "root"
+	}
+	return id
+}
+
+// covers says whether a request path is the context path or below it.
+func covers(context, requestPath string) bool {
+	return len(requestPath) >= len(context) && requestPath[:len(context)] == context &&
+		(len(requestPath) == len(context) || requestPath[len(context)] == '/')
+}
+
+// canonical is the definition as JSON whose keys are sorted and whose global placeholders
+// ({env.*}, {file.*}) are resolved, so that equal bytes mean an unchanged API. It is
+// hashed, and never kept, logged or shown.
+func canonical(v any) ([]byte, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	var tree any
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	if err := dec.Decode(&tree); err != nil {
+		return nil, err
+	}
+	return json.Marshal(resolve(tree, caddy.NewReplacer()))
+}
+
+func resolve(v any, repl *caddy.Replacer) any {
+	switch v := v.(type) {
+	case string:
+		if strings.Contains(v, "{") {
+			return repl.ReplaceKnown(v, "")
+		}
+	case []any:
+		for i := range v {
+			v[i] = resolve(v[i], repl)
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = resolve(v[k], repl)
+		}
+	}
+	return v
+}
+
+func hashOf(v any) (string, error) {
+	raw, err := canonical(v)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:12]), nil
+}
+
+// clone makes an independent copy, because loading guests empties the raw fields.
+func (d *Definition) clone() (*Definition, error) {
+	raw, err := json.Marshal(d)
+	if err != nil {
+		return nil, err
+	}
+	c := new(Definition)
+	return c, json.Unmarshal(raw, c)
+}
+
+// typeOf reads the inline key of a guest.
+func typeOf(raw json.RawMessage) string {
+	var head struct {
+		Type string `json:"type"`
+	}
+	if json.Unmarshal(raw, &head) != nil {
+		return ""
+	}
+	return head.Type
+}

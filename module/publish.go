@@ -1,0 +1,146 @@
+package module
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/caddy-message-api/caddy-message-api/message"
+)
+
+// publishing are a session's publishers: made by the first Publish, because most sessions
+// never need one, and then kept, because placeholders are expanded once per request.
+type publishing struct {
+	first, fallback message.Publisher
+}
+
+// Publish implements entrypoints.Session. The way of a message: bound and identity headers
+// here, then the endpoint, then the fallback for what certainly did not leave.
+func (s *session) Publish(ctx context.Context, messages ...*message.Message) ([]message.Result, error) {
+	if s.pub.first == nil {
+		p, err := s.way.pub.pub.Publisher(valuesOf(s.request))
+		if err != nil {
+			return nil, err
+		}
+		s.pub.first = p
+	}
+	if s.unit.def.PropagateIdentity {
+		for i, m := range messages {
+			messages[i] = s.withIdentity(m)
+		}
+	}
+	results, rest := s.bounded(messages)
+	if len(rest) == 0 {
+		return results, nil
+	}
+	sent := s.pub.first.Publish(ctx, s.way.needs.QoS, rest...)
+	if s.way.pubFallback != nil {
+		if err := s.publishFallback(ctx, rest, sent); err != nil {
+			return nil, err
+		}
+	}
+	results = merge(results, sent)
+	s.countResults(results)
+	return results, nil
+}
+
+// bounded refuses messages that are over the endpoint's bound. results is nil when none is.
+func (s *session) bounded(messages []*message.Message) (results []message.Result, rest []*message.Message) {
+	limit := s.way.pub.caps.MaxPayload
+	if limit <= 0 {
+		return nil, messages
+	}
+	for i, m := range messages {
+		if len(m.Payload) <= limit {
+			if results != nil {
+				rest = append(rest, m)
+			}
+			continue
+		}
+		if results == nil {
+			results = make([]message.Result, len(messages))
+			rest = append(rest, messages[:i]...)
+		}
+		results[i] = message.Result{Status: message.Refused, Err: message.Errorf(message.TooLarge,
+			"%d bytes are more than the %d that endpoint %s takes", len(m.Payload), limit, s.way.pub.name)}
+	}
+	if results == nil {
+		return nil, messages
+	}
+	return results, rest
+}
+
+// merge puts what was sent into the places that were not refused before.
+func merge(results, sent []message.Result) []message.Result {
+	if results == nil {
+		return sent
+	}
+	next := 0
+	for i := range results {
+		if results[i].Err == nil {
+			results[i] = sent[next]
+			next++
+		}
+	}
+	return results
+}
+
+// publishFallback tries the messages again that are certainly not at the first broker,
+// because it could not be reached.
+func (s *session) publishFallback(ctx context.Context, messages []*message.Message, results []message.Result) error {
+	var (
+		again []*message.Message
+		at    []int
+	)
+	for i := range results {
+		if results[i].Status == message.Refused && message.KindOf(results[i].Err) == message.Unavailable {
+			again, at = append(again, messages[i]), append(at, i)
+		}
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	if s.pub.fallback == nil {
+		p, err := s.way.pubFallback.pub.Publisher(valuesOf(s.request))
+		if err != nil {
+			return err
+		}
+		s.pub.fallback = p
+	}
+	for i, r := range s.pub.fallback.Publish(ctx, s.way.needs.QoS, again...) {
+		if !r.Status.OK() {
+			r.Err = fmt.Errorf("%w; the fallback failed too: %w", results[at[i]].Err, r.Err)
+		}
+		results[at[i]] = r
+	}
+	return nil
+}
+
+// withIdentity returns the message with the ids of the exchange as headers. The client's
+// message stays as it is; headers of those names that it set itself are replaced.
+func (s *session) withIdentity(m *message.Message) *message.Message {
+	names := &s.app.names
+	own := *m
+	own.Headers = make([]message.Header, 0, len(m.Headers)+3)
+	for _, h := range m.Headers {
+		if !names.is(h.Name) {
+			own.Headers = append(own.Headers, h)
+		}
+	}
+	own.Headers = append(own.Headers,
+		message.Header{Name: names.request, Value: s.identity.RequestID},
+		message.Header{Name: names.transaction, Value: s.identity.TransactionID},
+		message.Header{Name: names.client, Value: s.identity.Client})
+	return &own
+}
+
+func (s *session) countResults(results []message.Result) {
+	var n [4]int
+	for i := range results {
+		n[results[i].Status]++
+	}
+	for status, count := range n {
+		if count > 0 {
+			s.counters.published[status].Add(float64(count))
+		}
+	}
+}
