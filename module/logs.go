@@ -89,6 +89,12 @@ func (l *logs) has(e *endpoint, ch endpoints.Channel) bool {
 	}
 }
 
+func (l *logs) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.byKey)
+}
+
 func logKey(e *endpoint, ch endpoints.Channel) string { return e.key + "\x00" + ch.Key }
 
 func (l *logs) entry(key string) (s *sharedLog, mine bool, err error) {

@@ -276,8 +276,8 @@ func (u *unit) releaseEndpoints() {
 	}
 }
 
-// endpointStatus is one row of the admin API's list.
-type endpointStatus struct {
+// statusRow is one row of the admin API's list.
+type statusRow struct {
 	API  string `json:"api"`
 	Name string `json:"name"`
 	Type string `json:"type"`
