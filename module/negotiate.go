@@ -192,10 +192,10 @@ func (w *way) mode(caps *message.Capabilities, anonymous, cursor bool) (message.
 		switch {
 		case caps.Shared:
 			return message.Shared, nil
-		case !anonymous && caps.Exclusive:
-			return message.Member, nil
 		case caps.PerSession:
 			return message.Assigned, nil
+		case !anonymous && caps.Exclusive:
+			return message.Member, nil
 		case caps.Copy:
 			return message.Broadcast, nil
 		}

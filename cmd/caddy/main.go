@@ -1,17 +1,12 @@
+// Command caddy is Caddy with message APIs: the standard modules and this project's.
 package main
 
 import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
-	_ "github.com/chromedp/chromedp"
-	_ "github.com/gorilla/websocket"
-	_ "github.com/segmentio/kafka-go"
-	_ "github.com/segmentio/kafka-go/sasl/plain"
-	_ "github.com/segmentio/kafka-go/sasl/scram"
-	_ "github.com/twmb/franz-go/pkg/kfake"
-	_ "github.com/twmb/franz-go/pkg/kgo"
-	_ "go.uber.org/goleak"
+
+	_ "github.com/caddy-message-api/caddy-message-api"
 )
 
 func main() { caddycmd.Main() }

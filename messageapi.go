@@ -1,0 +1,19 @@
+// Package messageapi brings message APIs to Caddy: HTTP GET, HTTP POST, Server-Sent Events
+// and WebSockets on one side, message brokers on the other. Importing it registers every
+// module of the default set, so that
+//
+//	xcaddy build --with github.com/caddy-message-api/caddy-message-api
+//
+// is a complete gateway.
+package messageapi
+
+import (
+	_ "github.com/caddy-message-api/caddy-message-api/caddyfile"
+	_ "github.com/caddy-message-api/caddy-message-api/endpoints/mock"
+	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/httpget"
+	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/httppost"
+	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/sse"
+	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/websocket"
+	_ "github.com/caddy-message-api/caddy-message-api/module"
+	_ "github.com/caddy-message-api/caddy-message-api/plans/keyless"
+)

@@ -1,0 +1,186 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddy-message-api/caddy-message-api/test/gateway"
+)
+
+// quickstart is the example as it is shipped, on this test's ports.
+func quickstart(t *testing.T) *gateway.Gateway {
+	t.Helper()
+	raw, err := os.ReadFile("../../examples/quickstart/Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return gateway.Start(t, "", strings.Replace(string(raw), ":8080 {", "http://localhost:PORT, https://localhost:TLSPORT {", 1))
+}
+
+// Twenty times in a row, while fifty other clients come at odd moments, a GET of the quick
+// start answers with exactly four messages after five seconds.
+func TestQuickStartGET(t *testing.T) {
+	g := quickstart(t)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	stop := make(chan struct{})
+	defer close(stop)
+	for i := range 50 {
+		wg.Go(func() { disturb(g, i, stop) })
+	}
+	var rounds sync.WaitGroup
+	for i := range 20 {
+		// Started a quarter of a second apart and overlapping, so that 20 take 10 s.
+		rounds.Go(func() { oneGET(t, g) })
+		if i < 19 {
+			time.Sleep(250 * time.Millisecond)
+		}
+	}
+	rounds.Wait()
+}
+
+// disturb connects, reads a while and goes, again and again.
+func disturb(g *gateway.Gateway, i int, stop chan struct{}) {
+	for {
+		conn, _, err := gateway.TrySocket(g, g.URL("/qs-message-api"), nil)
+		if err != nil {
+			return
+		}
+		select {
+		case <-time.After(time.Duration(rand.IntN(1500)+i) * time.Millisecond):
+			_ = conn.Close()
+		case <-stop:
+			_ = conn.Close()
+			return
+		}
+	}
+}
+
+func oneGET(t *testing.T, g *gateway.Gateway) {
+	began := time.Now()
+	a, err := gateway.TryDo(http.DefaultClient, "GET", g.URL("/qs-message-api"), "")
+	took := time.Since(began)
+	if err != nil || a.Status != 200 || a.Header.Get("Content-Type") != "application/json" {
+		t.Errorf("%d %v %q: %v", a.Status, a.Header, a.Body, err)
+		return
+	}
+	if n := strings.Count(a.Body, `"mock message"`); n != 4 {
+		t.Errorf("%d messages in %s", n, a.Body)
+	}
+	if took < 4900*time.Millisecond || took > 5500*time.Millisecond {
+		t.Errorf("took %s", took)
+	}
+}
+
+// A WebSocket and an SSE stream get a message a second, whoever else is connected, and the
+// same over TLS.
+func TestQuickStartStreams(t *testing.T) {
+	length := 60 * time.Second
+	if testing.Short() {
+		length = 5 * time.Second
+	}
+	want := int(length / time.Second)
+	g := gateway.Start(t, "", `http://localhost:PORT, https://localhost:TLSPORT {
+		message_api /qs-message-api {
+			entrypoint http_get
+			entrypoint sse
+			entrypoint websocket
+			endpoint mock
+			plan keyless
+		}
+	}`)
+	var wg sync.WaitGroup
+	for i, url := range []string{g.URL("/qs-message-api"), g.TLS("/qs-message-api")} {
+		for client := range 2 {
+			name := fmt.Sprint(url, " client ", client)
+			time.Sleep(time.Duration(i*2+client) * 77 * time.Millisecond) // their clocks are their own
+			wg.Go(func() { countFrames(t, g, url, name, length, want) })
+			wg.Go(func() { countEvents(t, g, url, name, length, want) })
+		}
+	}
+	wg.Wait()
+}
+
+func countFrames(t *testing.T, g *gateway.Gateway, url, name string, length time.Duration, want int) {
+	conn, _, err := gateway.TrySocket(g, url, nil)
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+		return
+	}
+	defer conn.Close()
+	end := time.Now().Add(length)
+	n := 0
+	for {
+		_ = conn.SetReadDeadline(end)
+		kind, payload, err := conn.ReadMessage()
+		if err != nil {
+			break
+		}
+		if kind != 1 || string(payload) != "mock message" {
+			t.Errorf("%s: frame %d %q", name, kind, payload)
+		}
+		n++
+	}
+	if n < want-1 || n > want+1 {
+		t.Errorf("%s: %d text frames in %s", name, n, length)
+	}
+}
+
+func countEvents(t *testing.T, g *gateway.Gateway, url, name string, length time.Duration, want int) {
+	client := g.Client(0)
+	if strings.HasPrefix(url, "https") {
+		client = g.Client(1)
+	}
+	e, err := gateway.TryEvents(client, url)
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+		return
+	}
+	time.AfterFunc(length, e.Close)
+	n := 0
+	for {
+		ev, err := e.Message()
+		if err != nil {
+			break
+		}
+		if ev.Type != "message" || ev.Data != "mock message" {
+			t.Errorf("%s: %+v", name, ev)
+		}
+		n++
+	}
+	if n < want-1 || n > want+1 {
+		t.Errorf("%s: %d events in %s", name, n, length)
+	}
+}
+
+// What is POSTed into the playground arrives at an open SSE stream and WebSocket.
+func TestPlayground(t *testing.T) {
+	g := quickstart(t)
+	ev := gateway.OpenEvents(t, g.Client(0), g.URL("/playground"))
+	ws := gateway.OpenSocket(t, g, g.URL("/playground"), nil)
+	for i := range 10 {
+		body := fmt.Sprintf("hello %d\nsecond line", i)
+		if a := gateway.Do(t, http.DefaultClient, "POST", g.URL("/playground"), body); a.Status != 202 {
+			t.Fatalf("%d %s", a.Status, a.Body)
+		}
+		if got := ev.MustMessage(t); got.Data != body {
+			t.Fatalf("the SSE stream got %+v", got)
+		}
+		_ = ws.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, got, err := ws.ReadMessage(); err != nil || string(got) != body {
+			t.Fatalf("the WebSocket got %q, %v", got, err)
+		}
+	}
+	if err := ws.WriteMessage(1, []byte("from a socket")); err != nil {
+		t.Fatal(err)
+	}
+	if got := ev.MustMessage(t); got.Data != "from a socket" {
+		t.Fatalf("the SSE stream got %+v", got)
+	}
+}
