@@ -40,7 +40,7 @@ func watchExit() {
 				idle = 0
 				continue
 			}
-			if idle++; idle > 20 && stopWatching() {
+			if idle++; idle > 3 && stopWatching() {
 				return
 			}
 		}

@@ -5,15 +5,8 @@ package e2e
 import (
 	"testing"
 
-	"go.uber.org/goleak"
-
 	_ "github.com/caddy-message-api/caddy-message-api" // every module of the default set
+	"github.com/caddy-message-api/caddy-message-api/test/gateway"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// Caddy and its parts keep these for the life of the process.
-		goleak.IgnoreTopFunction("github.com/caddyserver/certmagic.(*Cache).maintainAssets"),
-		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
-	)
-}
+func TestMain(m *testing.M) { gateway.Main(m) }

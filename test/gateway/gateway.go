@@ -80,7 +80,9 @@ func (g *Gateway) Adapt(globals, sites string) ([]byte, error) {
 	persist_config off
 	storage file_system DIR/storage
 	log {
-		output file DIR/caddy.log
+		output file DIR/caddy.log {
+			roll_disabled
+		}
 		level {$GATEWAY_LOG:INFO}
 	}
 ` + globals + "\n}\n" + sites)

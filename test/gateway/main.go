@@ -1,0 +1,30 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// Main runs a package's tests and fails when they leave goroutines behind.
+func Main(m *testing.M) {
+	code := m.Run()
+	http.DefaultClient.CloseIdleConnections()
+	if code == 0 {
+		// Caddy and certmagic keep these for the life of the process, or for a few seconds
+		// after a configuration is gone.
+		err := goleak.Find(
+			goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
+			goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.(*Cache).maintainAssets"),
+			goleak.IgnoreAnyFunction("github.com/caddyserver/caddy/v2.replaceLocalAdminServer.func2"),
+		)
+		if err != nil {
+			fmt.Println("goroutines left behind:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
