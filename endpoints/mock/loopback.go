@@ -3,156 +3,144 @@ package mock
 import (
 	"context"
 	"fmt"
-	"strconv"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
 
-// loopBytes is how much a subscriber may be behind before the oldest is dropped for it.
-const loopBytes = 1 << 20
-
-// hub hands what is published to all subscribers. Publishing never waits for one.
+// hub hands what is published to all subscriptions, in one order. The zero value is
+// ready to use.
 type hub struct {
-	ticks *template // nil: no clock
+	metadata []message.Field
 
-	mu   sync.Mutex
-	next int64
-	subs map[*subscriber]struct{}
+	mu      sync.Mutex
+	streams []*loop
+	next    uint64
 }
 
-func newHub() *hub { return &hub{subs: make(map[*subscriber]struct{})} }
-
-// publish delivers copies with an id of ours, and returns the ids.
-func (h *hub) publish(now time.Time, messages []*message.Message) []string {
-	ids := make([]string, len(messages))
+// publish numbers the messages and hands them out. It returns the first number, and
+// waits for no reader.
+func (h *hub) publish(messages []*message.Message) uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for i, msg := range messages {
-		own := *msg
-		if own.ID == "" {
-			own.ID = strconv.FormatInt(h.next, 10)
-		}
-		own.Time = now
-		ids[i] = own.ID
-		h.next++
-		for s := range h.subs {
-			s.add(&own)
+	first := h.next
+	h.next += uint64(len(messages))
+	if len(h.streams) == 0 || len(messages) == 0 {
+		return first
+	}
+	now := time.Now()
+	copies := make([]message.Message, len(messages))
+	for i, m := range messages {
+		copies[i] = message.Message{
+			ID: idOf(m, first+uint64(i)), Key: m.Key, Payload: m.Payload, Headers: m.Headers,
+			Metadata: h.metadata, Time: now,
 		}
 	}
-	for s := range h.subs {
-		s.rouse()
+	for _, s := range h.streams {
+		s.push(copies)
 	}
-	return ids
+	return first
 }
 
-func (h *hub) subscribe(w message.Window) *subscriber {
-	s := &subscriber{hub: h, most: w.Messages, wake: make(chan struct{}, 1), closed: make(chan struct{})}
-	if s.most <= 0 {
-		s.most = 20 * defaultWindow
-	}
-	if h.ticks != nil {
-		s.ticks = &grid{tmpl: h.ticks, start: time.Now()}
-	}
+func (m *Mock) newLoop(sub message.Subscription) *loop {
+	h := &m.hub
+	s := &loop{hub: h}
+	now := time.Now()
+	s.begin(m, sub, m.sharedClock(now))
+	s.tick = s.clock.due(now)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.subs[s] = struct{}{}
+	h.streams = append(h.streams, s)
 	return s
 }
 
-// subscriber is one subscription to a hub; its fields but the channels are guarded by
-// hub.mu.
-type subscriber struct {
-	hub    *hub
-	most   int
-	ticks  *grid
-	ticked int64
-	wake   chan struct{}
-	closed chan struct{}
-	once   sync.Once
+func (h *hub) remove(s *loop) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if i := slices.Index(h.streams, s); i >= 0 {
+		last := len(h.streams) - 1
+		h.streams[i], h.streams[last] = h.streams[last], nil
+		h.streams = h.streams[:last]
+	}
+}
 
-	queue   []*message.Message
+// loop is a subscription to what is published.
+type loop struct {
+	base
+	hub *hub
+
+	mu      sync.Mutex
+	queue   []*message.Message // never more than the window
 	bytes   int
 	dropped int
 }
 
-// add queues a message; what is too much pushes out the oldest.
-func (s *subscriber) add(m *message.Message) {
-	s.queue = append(s.queue, m)
-	s.bytes += m.Size()
-	for len(s.queue) > s.most || s.bytes > loopBytes && len(s.queue) > 1 {
-		s.bytes -= s.queue[0].Size()
-		s.queue[0] = nil
-		s.queue = s.queue[1:]
-		s.dropped++
+// push adds messages, and makes room by dropping the oldest.
+func (s *loop) push(messages []message.Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range messages {
+		s.queue = append(s.queue, &messages[i])
+		s.bytes += messages[i].Size()
 	}
-}
-
-func (s *subscriber) rouse() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	drop, w := 0, s.sub.Window
+	for len(s.queue)-drop > w.Messages || s.bytes > w.Bytes && len(s.queue)-drop > 1 {
+		s.bytes -= s.queue[drop].Size()
+		drop++
 	}
+	if drop > 0 {
+		s.dropped += drop
+		s.queue = slices.Delete(s.queue, 0, drop)
+	}
+	s.rouse()
 }
 
 // Receive implements message.Stream.
-func (s *subscriber) Receive(ctx context.Context) (message.Batch, error) {
-	for {
-		batch, wait, ticking := s.take(time.Now())
-		if len(batch.Deliveries) > 0 {
-			return batch, nil
+func (s *loop) Receive(ctx context.Context) (message.Batch, error) {
+	return s.receive(ctx, s.collect)
+}
+
+func (s *loop) collect(now time.Time) (message.Batch, time.Time) {
+	s.mu.Lock()
+	queue, bytes, dropped := s.queue, s.bytes, s.dropped
+	s.queue, s.bytes, s.dropped = nil, 0, 0
+	s.mu.Unlock()
+
+	var batch message.Batch
+	if dropped > 0 {
+		batch.Gap = &message.Gap{
+			Reason: message.GapSlow,
+			Detail: fmt.Sprintf("%d messages were dropped, because they came faster than they were read", dropped),
 		}
-		if err := sleep(ctx, s.closed, s.wake, wait, ticking); err != nil {
-			return message.Batch{}, err
+	}
+	if len(queue) > 0 {
+		batch.Deliveries = make([]message.Delivery, len(queue))
+		for i, m := range queue {
+			batch.Deliveries[i] = message.Delivery{Message: m, Lane: laneLoopback, Epoch: s.epoch}
 		}
 	}
+	if due := s.ticks(now); due > 0 {
+		left := room{s.sub.Window.Messages - len(queue), min(s.sub.Window.Bytes, batchBytes) - bytes}
+		n := left.fits(s.m.made.size(s.tick+due), len(queue) == 0)
+		if n = int(min(due, int64(n))); n > 0 {
+			batch.Deliveries = s.m.made.appendTo(batch.Deliveries, s.use(n, s.tick))
+		}
+	}
+	return batch, s.nextTick()
 }
 
-func (s *subscriber) take(now time.Time) (batch message.Batch, wait time.Duration, ticking bool) {
-	s.hub.mu.Lock()
-	defer s.hub.mu.Unlock()
-	if s.ticks != nil {
-		s.tick(now)
-		wait, ticking = s.ticks.wait(s.ticked, now)
-	}
-	if s.dropped > 0 {
-		batch.Gap = &message.Gap{Reason: message.GapSlow, Detail: fmt.Sprintf("%d messages were dropped", s.dropped)}
-		s.dropped = 0
-	}
-	bytes, n := 0, 0
-	for n < len(s.queue) && (n == 0 || bytes+len(s.queue[n].Payload) <= batchBytes) {
-		bytes += len(s.queue[n].Payload)
-		n++
-	}
-	for i, m := range s.queue[:n] {
-		s.bytes -= m.Size()
-		s.queue[i] = nil
-		batch.Deliveries = append(batch.Deliveries, message.Delivery{Message: m, Attempt: 1, Lane: channelName})
-	}
-	s.queue = s.queue[n:]
-	return batch, wait, ticking
-}
-
-// tick queues what the clock has made.
-func (s *subscriber) tick(now time.Time) {
-	for due := s.ticks.due(now); s.ticked < due; s.ticked++ {
-		s.add(s.ticks.tmpl.make(s.ticked, s.ticks.at(s.ticked)))
-	}
-}
-
-// Settle implements message.Stream: nothing is owed for a broadcast.
-func (s *subscriber) Settle(context.Context, message.Settlement, ...message.Delivery) error {
-	return nil
-}
+// Settle implements message.Stream: nothing is owed.
+func (s *loop) Settle(context.Context, message.Settlement, ...message.Delivery) error { return nil }
 
 // Close implements message.Stream.
-func (s *subscriber) Close(context.Context) error {
-	s.once.Do(func() {
+func (s *loop) Close(context.Context) error {
+	s.closing.Do(func() {
 		close(s.closed)
-		s.hub.mu.Lock()
-		defer s.hub.mu.Unlock()
-		delete(s.hub.subs, s)
+		s.hub.remove(s)
 	})
 	return nil
 }
+
+var _ message.Stream = (*loop)(nil)

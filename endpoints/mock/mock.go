@@ -1,187 +1,240 @@
-// Package mock is an endpoint that needs no broker: it makes messages by the clock, or
-// hands what is published to whoever listens.
-//
-// What it guarantees is what a perfect broker in the same process would: what is published
-// is taken at once, what is delivered comes in order and exactly once, at every level. It
-// keeps nothing over a restart. With loopback it is a bounded in-memory channel: a
-// subscriber that falls more than a window behind is told of a gap.
 package mock
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
 	"fmt"
-	"hash/fnv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
 
-	"github.com/caddy-message-api/caddy-message-api/caddyfile/parse"
 	"github.com/caddy-message-api/caddy-message-api/endpoints"
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
 
-func init() {
-	caddy.RegisterModule(new(Mock))
-}
+// The defaults and bounds of the configuration.
+const (
+	DefaultInterval = time.Second
+	DefaultContent  = "mock message"
+	MinInterval     = 10 * time.Microsecond
+	MaxContent      = 1 << 20
+	maxPairs        = 100
+	maxPairBytes    = 64 << 10
+)
 
-// Mock makes messages without a broker, to try out an API or to test clients.
+// defaultWindow is used where a subscription has none.
+var defaultWindow = message.Window{Messages: 1000, Bytes: 1 << 20}
+
+func init() { caddy.RegisterModule(new(Mock)) }
+
+// Mock is an endpoint that needs no broker: it makes messages by a clock, and takes and
+// drops what is published. With `loopback` it delivers what is published to its own
+// subscribers instead. It is for trying things out, for tests and for measuring.
 //
-// Without loopback, every session gets messages of its own, one per interval, the first
-// one interval after it subscribed, with the ids 0, 1, 2 and so on; a session that brings a
-// cursor continues the count. At qos none all sessions share one clock. What is published
-// is taken and forgotten.
-//
-// With loopback, what is published is delivered to all who are subscribed, and nothing
-// else is, unless message_interval is written.
+// Each client has a clock and ids of its own, from "0", which start when it subscribes;
+// with qos none all clients share one clock. All levels of qos work. What the mock
+// remembers of a client (bookmarks, unsettled messages) is in memory only.
 type Mock struct {
-	// MessageInterval is the time between two messages, at least 10µs. Default: 1s; with
-	// loopback, none.
-	MessageInterval caddy.Duration `json:"message_interval,omitempty"`
-	// MessageContent is the payload, at most 1 MiB. Default: "mock message".
+	// MessageInterval is the time between two messages, and before the first one. At
+	// least 10µs; messages that are due at the same moment come together. Default: 1s, or
+	// no generated messages at all with loopback.
+	MessageInterval *caddy.Duration `json:"message_interval,omitempty"`
+	// MessageContent is the payload of every generated message, taken literally, at most
+	// 1 MiB. Default: "mock message".
 	MessageContent *string `json:"message_content,omitempty"`
-	// MessageCount is how many messages a session gets. Default: unlimited.
-	MessageCount int64 `json:"message_count,omitempty"`
-	// Headers are on every message.
-	Headers []Pair `json:"headers,omitempty"`
-	// Metadata is on every message.
+	// MessageCount is how many messages one subscription generates before it falls
+	// silent, at least 1. A message that comes again counts once. Default: unlimited.
+	MessageCount *int64 `json:"message_count,omitempty"`
+	// Header are the headers of every generated message, in this order; names may repeat.
+	// Default: none.
+	Header []Pair `json:"header,omitempty"`
+	// Metadata are facts that the mock tells about every message, as a broker would. Names
+	// may not repeat. Default: none.
 	Metadata []Pair `json:"metadata,omitempty"`
-	// Loopback delivers what is published to the subscribers. Default: false.
+	// Loopback delivers what is published to all subscribers. There is no history then:
+	// subscribers get what comes from now on, and only qos none and auto work. Default: off.
 	Loopback bool `json:"loopback,omitempty"`
 
-	log    *zap.Logger
-	tmpl   template
-	origin uint64
-	groups *groups
-	hub    *hub
+	logger    *zap.Logger
+	scope     endpoints.Scope
+	made      template
+	interval  time.Duration // 0: no clock
+	since     time.Time
+	config    []byte
+	epochs    atomic.Uint64
+	published atomic.Uint64
+	names     names
+	hub       hub
+
+	shared     sync.Mutex
+	sharedTick clock // zero until the first broadcast subscription
 }
 
-// Pair is a name and a value.
+// Pair is a name and its value.
 type Pair struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 }
 
-const (
-	defaultInterval = time.Second
-	minInterval     = 10 * time.Microsecond
-	defaultContent  = "mock message"
-	maxContent      = 1 << 20
-)
-
 // CaddyModule implements caddy.Module.
 func (*Mock) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: endpoints.Namespace + ".mock", New: func() caddy.Module { return new(Mock) }}
+	return caddy.ModuleInfo{
+		ID:  endpoints.Namespace + ".mock",
+		New: func() caddy.Module { return new(Mock) },
+	}
 }
 
 // Provision implements caddy.Provisioner.
 func (m *Mock) Provision(ctx caddy.Context) error {
-	m.log = ctx.Logger()
-	return m.setUp()
-}
-
-// setUp checks the options and makes the endpoint ready, without Caddy.
-func (m *Mock) setUp() error {
-	interval := time.Duration(m.MessageInterval)
-	ticks := interval != 0 || !m.Loopback
-	if interval == 0 {
-		interval = defaultInterval
+	m.logger = ctx.Logger()
+	m.since = time.Now()
+	config, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("endpoint mock: %w", err)
 	}
-	content := defaultContent
+	m.config = config
+	switch {
+	case m.MessageInterval != nil:
+		m.interval = time.Duration(*m.MessageInterval)
+	case !m.Loopback:
+		m.interval = DefaultInterval
+	}
+	content := DefaultContent
 	if m.MessageContent != nil {
 		content = *m.MessageContent
 	}
-	switch {
-	case interval < minInterval:
-		return fmt.Errorf("message_interval %s is less than %s", interval, minInterval)
-	case len(content) > maxContent:
-		return fmt.Errorf("message_content has %d bytes, more than %d", len(content), maxContent)
-	case m.MessageCount < 0:
-		return fmt.Errorf("message_count %d is less than 1", m.MessageCount)
+	m.made.payload = []byte(content)
+	for _, p := range m.Header {
+		m.made.headers = append(m.made.headers, message.Header{Name: p.Name, Value: p.Value})
 	}
-	m.tmpl = template{interval: interval, payload: []byte(content), count: m.MessageCount}
-	for _, h := range m.Headers {
-		m.tmpl.headers = append(m.tmpl.headers, message.Header{Name: h.Name, Value: h.Value})
+	for _, p := range m.Metadata {
+		m.made.metadata = append(m.made.metadata, message.Text(p.Name, p.Value))
 	}
-	for _, f := range m.Metadata {
-		m.tmpl.metadata = append(m.tmpl.metadata, message.Text(f.Name, f.Value))
-	}
-	m.groups = newGroups(&m.tmpl)
 	if m.Loopback {
-		m.hub = newHub()
-		if ticks {
-			m.hub.ticks = &m.tmpl
+		m.made.prefix = "tick-"
+	}
+	m.hub.metadata = m.made.metadata
+	return nil
+}
+
+// Validate implements caddy.Validator.
+func (m *Mock) Validate() error {
+	switch {
+	case m.MessageInterval != nil && time.Duration(*m.MessageInterval) < MinInterval:
+		return fmt.Errorf("endpoint mock: message_interval %s: use at least %s", time.Duration(*m.MessageInterval), MinInterval)
+	case len(m.made.payload) > MaxContent:
+		return fmt.Errorf("endpoint mock: message_content has %d bytes: use at most %d", len(m.made.payload), MaxContent)
+	case m.MessageCount != nil && *m.MessageCount < 1:
+		return fmt.Errorf("endpoint mock: message_count %d: use at least 1, or leave it out for no end", *m.MessageCount)
+	}
+	if err := checkPairs("header", m.Header, true); err != nil {
+		return err
+	}
+	return checkPairs("metadata", m.Metadata, false)
+}
+
+func checkPairs(what string, pairs []Pair, repeat bool) error {
+	if len(pairs) > maxPairs {
+		return fmt.Errorf("endpoint mock: %d of %s: use at most %d", len(pairs), what, maxPairs)
+	}
+	seen, bytes := make(map[string]bool), 0
+	for _, p := range pairs {
+		if p.Name == "" {
+			return fmt.Errorf("endpoint mock: %s needs a name that is not empty", what)
 		}
+		if seen[p.Name] && !repeat {
+			return fmt.Errorf("endpoint mock: %s %q stands twice", what, p.Name)
+		}
+		seen[p.Name] = true
+		bytes += len(p.Name) + len(p.Value)
+	}
+	if bytes > maxPairBytes {
+		return fmt.Errorf("endpoint mock: %s has %d bytes: use at most %d", what, bytes, maxPairBytes)
 	}
 	return nil
 }
 
-// SetScope implements endpoints.Scoped: cursors belong to one endpoint of one API.
-func (m *Mock) SetScope(s endpoints.Scope) {
-	h := fnv.New64a()
-	fmt.Fprintf(h, "mock\x00%s\x00%s", s.Owner, s.Name)
-	m.origin = h.Sum64()
-}
+// SetScope implements endpoints.Scoped.
+func (m *Mock) SetScope(scope endpoints.Scope) { m.scope = scope }
 
-// UnmarshalCaddyfile implements caddyfile.Unmarshaler.
-//
-//	endpoint mock [<name>] {
-//		message_interval <duration>
-//		message_content  <text>
-//		message_count    <number>
-//		header           <name> <value>
-//		metadata         <name> <value>
-//		loopback         [on|off]
-//	}
-func (m *Mock) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next()
-	if err := parse.NoArgs(d); err != nil {
-		return err
-	}
-	var content string
-	var count int
-	set := parse.String("message_content", &content)
-	set.Set = func(d *caddyfile.Dispenser) error {
-		m.MessageContent = &content
-		return parse.String("message_content", &content).Set(d)
-	}
-	err := parse.Block(d, "endpoint mock",
-		parse.Duration("message_interval", &m.MessageInterval),
-		set,
-		parse.Int("message_count", &count, 1),
-		parse.Pairs("header", func(k, v string) { m.Headers = append(m.Headers, Pair{k, v}) }),
-		parse.Pairs("metadata", func(k, v string) { m.Metadata = append(m.Metadata, Pair{k, v}) }),
-		parse.Flag("loopback", &m.Loopback),
-	)
-	m.MessageCount = int64(count)
-	return err
+// origin is the fingerprint that the mock's cursors carry: of its configuration, and of
+// where it stands, so that another API's cursors are not taken for its own.
+func (m *Mock) origin() uint64 {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q ", m.scope.Owner, m.scope.Name) // a hash takes everything
+	h.Write(m.config)
+	return binary.BigEndian.Uint64(h.Sum(nil))
 }
 
 // Capabilities implements endpoints.Endpoint.
 func (m *Mock) Capabilities() message.Capabilities {
-	caps := message.Capabilities{Publish: true, Confirm: true, Subscribe: true, Copy: true}
-	if !m.Loopback {
-		caps.PerSession, caps.Exclusive, caps.ManualSettle = true, true, true
-		caps.Positions, caps.Fenced, caps.Earliest = true, true, false
+	if m.Loopback {
+		return message.Capabilities{Publish: true, Confirm: true, Subscribe: true, Copy: true}
 	}
-	return caps
+	return message.Capabilities{
+		Publish: true, Confirm: true, Subscribe: true, Copy: true, PerSession: true, Exclusive: true,
+		ManualSettle: true, Positions: true, Fenced: true,
+	}
 }
 
-// Status implements endpoints.Endpoint: there is nothing that could be down.
-func (m *Mock) Status() endpoints.Status { return endpoints.Status{State: endpoints.Up} }
+// Status implements endpoints.Endpoint: there is no connection that could be down.
+func (m *Mock) Status() endpoints.Status {
+	return endpoints.Status{State: endpoints.Up, Since: m.since}
+}
 
-// Interface guards.
+// Probe implements endpoints.Prober.
+func (m *Mock) Probe(ctx context.Context) error { return ctx.Err() }
+
+// Channel implements endpoints.Subscribing. The mock has one channel.
+func (m *Mock) Channel(endpoints.Values) (endpoints.Channel, error) {
+	return endpoints.Channel{Key: "mock"}, nil
+}
+
+// Subscribe implements endpoints.Subscribing.
+func (m *Mock) Subscribe(ctx context.Context, _ endpoints.Channel, sub message.Subscription) (message.Stream, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if sub.Window.Messages <= 0 {
+		sub.Window.Messages = defaultWindow.Messages
+	}
+	if sub.Window.Bytes <= 0 {
+		sub.Window.Bytes = defaultWindow.Bytes
+	}
+	switch {
+	case sub.Mode == message.Broadcast && m.Loopback:
+		return m.newLoop(sub), nil
+	case m.Loopback, sub.Mode == message.Shared:
+		return nil, message.Errorf(message.Mismatch, "endpoint mock has no %s subscriptions as it is configured", sub.Mode)
+	case sub.Mode == message.Member:
+		return m.newMember(sub), nil
+	default:
+		return m.newReading(sub), nil
+	}
+}
+
+// Cleanup implements caddy.CleanerUpper. There is nothing to end: streams hold nothing but
+// memory.
+func (m *Mock) Cleanup() error {
+	if m.logger != nil {
+		m.logger.Debug("endpoint ends", zap.Uint64("published", m.published.Load()))
+	}
+	return nil
+}
+
 var (
+	_ caddy.Module          = (*Mock)(nil)
 	_ caddy.Provisioner     = (*Mock)(nil)
-	_ caddyfile.Unmarshaler = (*Mock)(nil)
+	_ caddy.Validator       = (*Mock)(nil)
+	_ caddy.CleanerUpper    = (*Mock)(nil)
 	_ endpoints.Endpoint    = (*Mock)(nil)
 	_ endpoints.Publishing  = (*Mock)(nil)
 	_ endpoints.Subscribing = (*Mock)(nil)
 	_ endpoints.Scoped      = (*Mock)(nil)
-	_ message.Stream        = (*clock)(nil)
-	_ message.Positioned    = (*clock)(nil)
-	_ message.Bookmarker    = (*clock)(nil)
-	_ message.Stream        = (*member)(nil)
-	_ message.Stream        = (*subscriber)(nil)
-	_ message.Publisher     = (*Mock)(nil)
+	_ endpoints.Prober      = (*Mock)(nil)
 )

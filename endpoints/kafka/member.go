@@ -1,0 +1,414 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"github.com/caddy-message-api/caddy-message-api/message"
+)
+
+const (
+	sessionTimeout = 10 * time.Second
+	// heartbeat is also how soon a member notices that others have come or gone.
+	heartbeat     = time.Second
+	rejoinDelay   = 300 * time.Millisecond
+	commitDelay   = 150 * time.Millisecond
+	leavePatience = 3 * time.Second
+)
+
+// member reads as one of the consumers of a group. kafka-go does the membership; which
+// partition is read from where, and what is committed, is decided here.
+type member struct {
+	*reader
+	account
+	spec  *spec
+	sub   message.Subscription
+	watch *watched
+
+	// known are the partitions that there were when the subscription began. Others are
+	// newer and are read from their start.
+	known map[partition]bool
+	// regroup asks for a new membership, because the set of topics has changed.
+	regroup chan struct{}
+	// dirty asks for a commit.
+	dirty chan struct{}
+	// left is closed when the group has been left.
+	left chan struct{}
+
+	commits sync.Mutex // one at a time, so that none overtakes another
+
+	// What follows is guarded by the account's mutex.
+	topics  []string // that the group is joined with, or is to be
+	joined  *generation
+	epoch   uint64
+	again   []redelivery // released, to be delivered once more
+	revoked []string
+	closed  bool
+}
+
+// generation is a membership of the group.
+type generation struct {
+	identity
+	ended bool
+}
+
+type redelivery struct {
+	p *part
+	d message.Delivery
+}
+
+func (c *client) subscribeMember(ctx context.Context, s *spec, sub message.Subscription) (message.Stream, error) {
+	if sub.Name == "" {
+		return nil, message.Errorf(message.IdentityRequired, "a group needs a name")
+	}
+	_, topics, err := c.discover(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	m := &member{
+		reader: newReader(c, sub.Window), spec: s, sub: sub,
+		known:   make(map[partition]bool),
+		regroup: make(chan struct{}, 1), dirty: make(chan struct{}, 1), left: make(chan struct{}),
+	}
+	for _, p := range partitions(topics) {
+		m.known[p] = true
+	}
+	m.topics = names(topics)
+	if err := m.anchor(ctx, topics); err != nil {
+		m.close()
+		return nil, err
+	}
+	m.reader.wg.Go(m.commitLoop)
+	m.watch = &watched{spec: s, update: m.update}
+	c.watch.add(m.watch)
+	go m.stay()
+	return m, nil
+}
+
+func names(topics []*topicInfo) []string {
+	all := make([]string, len(topics))
+	for i, t := range topics {
+		all[i] = t.name
+	}
+	return all
+}
+
+// anchor stores where a new group begins before it is joined. Else a group that begins
+// at the end would begin at another end after each rebalance, and lose what came between.
+func (m *member) anchor(ctx context.Context, topics []*topicInfo) error {
+	stored, err := m.c.committed(ctx, m.sub.Name)
+	if err != nil {
+		return err
+	}
+	if len(stored) > 0 || len(topics) == 0 {
+		return nil
+	}
+	from, err := m.c.startAt(ctx, topics, m.sub.From)
+	if err != nil {
+		return err
+	}
+	first := make(map[partition]committed)
+	for _, mark := range from.marks {
+		first[partition{mark.Channel, mark.Partition}] = committed{offset: mark.Next}
+	}
+	err = m.c.commitOnce(ctx, nobody(m.sub.Name), first)
+	if isCode(err, kafkago.UnknownMemberId, kafkago.IllegalGeneration, kafkago.RebalanceInProgress) {
+		return nil // the group has members already, and one of them did it
+	}
+	return err
+}
+
+// update follows the cluster.
+func (m *member) update(t *topology) {
+	m.relead(t)
+	if m.spec.pattern == nil {
+		return
+	}
+	found := names(m.spec.matching(t))
+	m.mu().Lock()
+	changed := !slices.Equal(found, m.topics)
+	if changed {
+		m.topics = found
+	}
+	m.mu().Unlock()
+	if changed {
+		signal(m.regroup)
+	}
+}
+
+// mu is the account's mutex: reader and account both have one.
+func (m *member) mu() *sync.Mutex { return &m.account.mu }
+
+// stay keeps the stream in its group until it ends.
+func (m *member) stay() {
+	defer close(m.left)
+	for m.ctx.Err() == nil {
+		select {
+		case <-m.regroup: // the topics that it is about are the ones that are joined now
+		default:
+		}
+		m.mu().Lock()
+		topics := slices.Clone(m.topics)
+		m.mu().Unlock()
+		if len(topics) == 0 {
+			await(m.ctx, m.regroup, time.Time{}) // a pattern that matches nothing yet
+			continue
+		}
+		m.join(topics)
+	}
+}
+
+// join is one membership with one set of topics.
+func (m *member) join(topics []string) {
+	group, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{
+		ID: m.sub.Name, Brokers: m.c.cfg.Brokers, Dialer: m.c.dialer, Topics: topics,
+		HeartbeatInterval: heartbeat, SessionTimeout: sessionTimeout, RebalanceTimeout: sessionTimeout,
+		JoinGroupBackoff: rejoinDelay, Timeout: connectTimeout,
+		WatchPartitionChanges: true, PartitionWatchInterval: watchInterval,
+		StartOffset: kafkago.FirstOffset,
+	})
+	if err != nil {
+		m.fail(message.Errorf(message.Internal, "joining group %s: %w", m.sub.Name, err))
+		return
+	}
+	defer group.Close()
+	ctx, cancel := context.WithCancel(m.ctx)
+	defer cancel()
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		select {
+		case <-m.regroup:
+			cancel()
+		case <-stop:
+		}
+	}()
+	for {
+		gen, err := group.Next(ctx)
+		switch {
+		case ctx.Err() != nil:
+			m.flushBeforeLeaving()
+			return
+		case err == nil:
+			m.enter(gen)
+		default:
+			m.refused(err)
+		}
+	}
+}
+
+// refused notes why the group could not be joined; most reasons pass.
+func (m *member) refused(err error) {
+	code, ok := errors.AsType[kafkago.Error](err)
+	if !ok {
+		m.c.watch.hurry() // finds out how the cluster is
+		return
+	}
+	if !transient(code) {
+		m.fail(brokerError("group "+m.sub.Name, code))
+	}
+}
+
+// enter takes over the partitions of a new generation.
+func (m *member) enter(gen *kafkago.Generation) {
+	next := &generation{identity: identity{m.sub.Name, gen.ID, gen.MemberID}}
+	kept, begin := m.divide(next, gen.Assignments)
+	// What settles while the generation ends must be committed before the next one.
+	gen.Start(func(ctx context.Context) {
+		<-ctx.Done()
+		m.flush(m.ctx)
+		m.mu().Lock()
+		next.ended = true
+		m.mu().Unlock()
+	})
+	gen.Start(func(ctx context.Context) {
+		if begin = m.locate(ctx, next, begin); len(begin) > 0 {
+			m.acquire(next, begin)
+		}
+		<-ctx.Done()
+	})
+	if kept > 0 {
+		signal(m.dirty)
+	}
+}
+
+// divide gives up the partitions that are ours no longer, and returns how many stay and
+// which are new. A partition that was ours in the generation just before was nobody
+// else's in between, so that its deliveries stay valid.
+func (m *member) divide(next *generation, assignments map[string][]kafkago.PartitionAssignment) (kept int, begin map[partition]int64) {
+	begin = make(map[partition]int64)
+	for topic, parts := range assignments {
+		for _, p := range parts {
+			begin[partition{topic, int32(p.ID)}] = p.Offset
+		}
+	}
+	m.mu().Lock()
+	defer m.mu().Unlock()
+	last := m.joined
+	unbroken := last != nil && last.member == next.member && last.generation+1 == next.generation
+	m.joined = next
+	m.epoch++
+	r := m.reader
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range slices.Clone(r.order) {
+		if _, ours := begin[p.partition]; ours && unbroken {
+			delete(begin, p.partition)
+			kept++
+			continue
+		}
+		m.giveUp(p)
+	}
+	if len(m.revoked) > 0 {
+		signal(r.wake)
+	}
+	return kept, begin
+}
+
+// giveUp ends reading a partition. Reader and account are locked.
+func (m *member) giveUp(p *part) {
+	m.reader.remove(p)
+	p.track.drop()
+	m.again = slices.DeleteFunc(m.again, func(r redelivery) bool { return r.p == p })
+	m.revoked = append(m.revoked, p.lane)
+}
+
+// locate finds out where partitions begin for which nothing is committed: those that are
+// newer than the subscription at their start, others where the subscription says. That
+// is committed at once, so that the next generation begins there too.
+func (m *member) locate(ctx context.Context, g *generation, begin map[partition]int64) map[partition]int64 {
+	for attempt := 0; ctx.Err() == nil; attempt++ {
+		err := m.tryLocate(ctx, g, begin)
+		if err == nil {
+			return begin
+		}
+		pause(ctx, backoff(attempt, 50*time.Millisecond, time.Second))
+	}
+	return nil
+}
+
+func (m *member) tryLocate(ctx context.Context, g *generation, begin map[partition]int64) error {
+	var lost []partition
+	for p, offset := range begin {
+		if offset < 0 {
+			lost = append(lost, p)
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	stored, err := m.c.committed(ctx, m.sub.Name) // kafka-go takes any trouble for "nothing"
+	if err != nil {
+		return err
+	}
+	_, topics, err := m.c.discover(ctx, m.spec)
+	if err != nil {
+		return err
+	}
+	older, newer := m.byAge(lost, stored)
+	first := make(map[partition]committed)
+	at := latest
+	switch m.sub.From.Kind {
+	case message.StartEarliest:
+		at = earliest
+	case message.StartTime:
+		at = max(m.sub.From.Time.UnixMilli(), 0)
+	}
+	for _, some := range []struct {
+		parts []partition
+		at    int64
+	}{{older, at}, {newer, earliest}} {
+		offsets, err := m.c.offsets(ctx, topics, some.parts, some.at)
+		if err != nil {
+			return err
+		}
+		for p, offset := range offsets {
+			first[p] = committed{offset: offset}
+		}
+	}
+	if err := m.c.commit(ctx, g.identity, first); err != nil {
+		return err
+	}
+	for _, p := range lost {
+		if o, ok := stored[p]; ok {
+			begin[p] = o.offset
+		} else if o, ok := first[p]; ok {
+			begin[p] = o.offset
+		}
+	}
+	return nil
+}
+
+func (m *member) byAge(lost []partition, stored map[partition]committed) (older, newer []partition) {
+	for _, p := range lost {
+		switch _, ok := stored[p]; {
+		case ok:
+		case m.known[p]:
+			older = append(older, p)
+		default:
+			newer = append(newer, p)
+		}
+	}
+	return older, newer
+}
+
+// acquire begins to read partitions.
+func (m *member) acquire(g *generation, begin map[partition]int64) {
+	ctx, cancel := context.WithTimeout(m.ctx, connectTimeout)
+	defer cancel()
+	t, err := m.c.metadata(ctx, m.spec.topics, m.spec.pattern != nil)
+	if err != nil {
+		t = &topology{} // the watcher finds the leaders, in a moment
+		m.c.watch.hurry()
+	}
+	m.mu().Lock()
+	defer m.mu().Unlock()
+	if m.joined != g || m.closed {
+		return
+	}
+	r := m.reader
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for at, offset := range begin {
+		leader := noLeader
+		if info := t.topics[at.topic]; info != nil && int(at.id) < len(info.leaders) {
+			leader = info.leaders[at.id]
+		}
+		p := r.add(at, leader, offset, false, m.epoch)
+		p.track = newTracker(&m.account, offset)
+	}
+	slices.SortFunc(r.order, func(a, b *part) int {
+		return compareMarks(message.Mark{Channel: a.topic, Partition: a.id}, message.Mark{Channel: b.topic, Partition: b.id})
+	})
+	r.staff()
+}
+
+// Close implements message.Stream: it commits what is settled and leaves the group, so
+// that others get the partitions at once.
+func (m *member) Close(ctx context.Context) error {
+	m.mu().Lock()
+	first := !m.closed
+	m.closed = true
+	m.mu().Unlock()
+	ctx, cancel := context.WithTimeout(ctx, leavePatience)
+	defer cancel()
+	if first {
+		m.c.watch.remove(m.watch)
+		m.flush(ctx)
+		m.close()
+	}
+	select {
+	case <-m.left:
+	case <-ctx.Done(): // a rebalance is under way; leaving goes on in the background
+	}
+	return nil
+}
+
+var _ message.Stream = (*member)(nil)
