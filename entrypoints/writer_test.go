@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -85,6 +86,32 @@ func TestWriterJoinsSmallPiecesAndFlushesOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// slow takes its time for each write.
+type slow struct {
+	counting
+	each time.Duration
+}
+
+func (s *slow) Write(p []byte) (int, error) {
+	time.Sleep(s.each)
+	return s.counting.Write(p)
+}
+
+func TestWriterGivesEachChunkItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &slow{counting{ResponseWriter: httptest.NewRecorder()}, 4 * time.Second}
+		out := entrypoints.NewWriter(w, &http.Request{ProtoMajor: 1}, 10*time.Second)
+		defer out.Finish()
+		start := time.Now()
+		if err := errors.Join(out.Put(make([]byte, 512<<10)), out.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took != 32*time.Second || w.armed != 9 {
+			t.Errorf("took %s, armed %d times: the deadline must move with the progress", took, w.armed)
+		}
+	})
 }
 
 func TestWriterNeedsNoDeadlines(t *testing.T) {
@@ -247,4 +274,3 @@ func stall(t *testing.T, srv *httptest.Server) io.Closer {
 	}
 	return conn
 }
-

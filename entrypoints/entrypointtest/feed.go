@@ -62,17 +62,19 @@ type step struct {
 }
 
 // Deliver queues messages.
-func (f *Feed) Deliver(deliveries ...message.Delivery) {
-	steps := make([]step, len(deliveries))
+func (f *Feed) Deliver(deliveries ...message.Delivery) { f.push(steps(deliveries)...) }
+
+func steps(deliveries []message.Delivery) []step {
+	all := make([]step, len(deliveries))
 	for i := range deliveries {
-		steps[i].delivery = &deliveries[i]
+		all[i].delivery = &deliveries[i]
 	}
-	f.push(steps...)
+	return all
 }
 
-// Gap queues a gap: a burst of its own begins with it.
-func (f *Feed) Gap(reason message.GapReason, detail string) {
-	f.push(step{gap: &message.Gap{Reason: reason, Detail: detail}})
+// Gap queues a gap, with which a new burst begins, and the messages after it.
+func (f *Feed) Gap(reason message.GapReason, detail string, deliveries ...message.Delivery) {
+	f.push(append([]step{{gap: &message.Gap{Reason: reason, Detail: detail}}}, steps(deliveries)...)...)
 }
 
 // Fail queues the final error.

@@ -22,14 +22,14 @@ func appendXMLItem(dst []byte, d *message.Delivery, parts parts) []byte {
 	if parts.headers {
 		dst = append(dst, `<headers>`...)
 		for i := range d.Headers {
-			dst = appendXMLValue(dst, "header", d.Headers[i].Name, []byte(d.Headers[i].Value))
+			dst = appendXMLValue(dst, "header", d.Headers[i].Name, d.Headers[i].Value)
 		}
 		dst = append(dst, `</headers>`...)
 	}
 	if parts.metadata {
 		dst = append(dst, `<metadata>`...)
 		for i := range d.Metadata {
-			dst = appendXMLValue(dst, "field", d.Metadata[i].Name, []byte(d.Metadata[i].String()))
+			dst = appendXMLField(dst, &d.Metadata[i])
 		}
 		dst = append(dst, `</metadata>`...)
 	}
@@ -38,7 +38,7 @@ func appendXMLItem(dst []byte, d *message.Delivery, parts parts) []byte {
 
 // appendXMLValue appends an element, with a name attribute if name is not empty. What XML
 // can't hold (control characters, and what is not UTF-8) is in base64 and says so.
-func appendXMLValue(dst []byte, element, name string, value []byte) []byte {
+func appendXMLValue[T string | []byte](dst []byte, element, name string, value T) []byte {
 	dst = append(dst, '<')
 	dst = append(dst, element...)
 	if name != "" {
@@ -51,11 +51,22 @@ func appendXMLValue(dst []byte, element, name string, value []byte) []byte {
 		dst = appendXMLText(dst, value)
 	} else {
 		dst = append(dst, ` encoding="base64">`...)
-		dst = base64.StdEncoding.AppendEncode(dst, value)
+		dst = base64.StdEncoding.AppendEncode(dst, []byte(value))
 	}
 	dst = append(dst, '<', '/')
 	dst = append(dst, element...)
 	return append(dst, '>')
+}
+
+func appendXMLField(dst []byte, f *message.Field) []byte {
+	if text, ok := f.Value().(string); ok {
+		return appendXMLValue(dst, "field", f.Name, text)
+	}
+	dst = append(dst, `<field name="`...)
+	dst = appendXMLText(dst, f.Name)
+	dst = append(dst, '"', '>')
+	dst = f.AppendJSON(dst) // numbers and booleans look the same in both
+	return append(dst, `</field>`...)
 }
 
 func appendXMLElement[T string | []byte](dst []byte, element string, text T) []byte {
@@ -100,14 +111,21 @@ func appendXMLTail(dst []byte, c *collected, cursor []byte, ask ask) []byte {
 	return append(dst, "</response>\n"...)
 }
 
-// isXMLText reports whether XML 1.0 can hold the bytes as characters.
-func isXMLText(b []byte) bool {
-	for len(b) > 0 {
-		r, size := utf8.DecodeRune(b)
+// isXMLText reports whether XML 1.0 can hold s as characters.
+func isXMLText[T string | []byte](s T) bool {
+	for i := 0; i < len(s); {
+		if s[i] < utf8.RuneSelf {
+			if !isXMLChar(rune(s[i])) {
+				return false
+			}
+			i++
+			continue
+		}
+		r, size := decodeRune(s[i:])
 		if r == utf8.RuneError && size == 1 || !isXMLChar(r) {
 			return false
 		}
-		b = b[size:]
+		i += size
 	}
 	return true
 }
@@ -119,28 +137,41 @@ func isXMLChar(r rune) bool {
 // appendXMLText escapes for text and attributes alike. White space that a parser would
 // change is a reference, and what XML can't hold becomes U+FFFD.
 func appendXMLText[T string | []byte](dst []byte, s T) []byte {
-	for _, r := range string(s) {
-		switch r {
-		case '&':
-			dst = append(dst, "&amp;"...)
-		case '<':
-			dst = append(dst, "&lt;"...)
-		case '>':
-			dst = append(dst, "&gt;"...)
-		case '"':
-			dst = append(dst, "&quot;"...)
-		case '\t':
-			dst = append(dst, "&#9;"...)
-		case '\n':
-			dst = append(dst, "&#10;"...)
-		case '\r':
-			dst = append(dst, "&#13;"...)
-		default:
-			if !isXMLChar(r) {
-				r = utf8.RuneError
+	start := 0 // of what is not yet appended
+	for i := 0; i < len(s); {
+		if s[i] < utf8.RuneSelf {
+			if escape := xmlEscapes[s[i]]; escape != "" {
+				dst = append(dst, s[start:i]...)
+				dst = append(dst, escape...)
+				start = i + 1
 			}
-			dst = utf8.AppendRune(dst, r)
+			i++
+			continue
+		}
+		r, size := decodeRune(s[i:])
+		if r == utf8.RuneError && size == 1 || !isXMLChar(r) {
+			dst = append(dst, s[start:i]...)
+			dst = append(dst, "\ufffd"...)
+			start = i + size
+		}
+		i += size
+	}
+	return append(dst, s[start:]...)
+}
+
+// xmlEscapes are what stands for ASCII characters that can't stand for themselves.
+var xmlEscapes = func() (table [utf8.RuneSelf]string) {
+	for c := range table {
+		if !isXMLChar(rune(c)) {
+			table[c] = "\ufffd"
 		}
 	}
-	return dst
+	table['&'], table['<'], table['>'], table['"'] = "&amp;", "&lt;", "&gt;", "&quot;"
+	table['\t'], table['\n'], table['\r'] = "&#9;", "&#10;", "&#13;"
+	return table
+}()
+
+func decodeRune[T string | []byte](s T) (rune, int) {
+	var buf [utf8.UTFMax]byte
+	return utf8.DecodeRune(buf[:copy(buf[:], s)])
 }

@@ -16,7 +16,7 @@ var chunks = sync.Pool{New: func() any { b := make([]byte, 0, chunkSize); return
 // errInterrupted stops a burst when the session is to end.
 var errInterrupted = errors.New("the session ends")
 
-// flush writes own and then the frames. Each call of Write takes a whole number of frames.
+// flush writes own and then the frames.
 func (s *session) flush(frames [][]byte) error {
 	if len(frames) == 0 || len(s.own)+len(frames[0]) > chunkSize {
 		if err := s.send(s.own); err != nil {
@@ -83,15 +83,19 @@ func (s *session) forgetOwn() {
 	s.own = s.own[:0]
 }
 
-// send writes p, which may be empty.
+// send writes p, which may be empty. A long frame is cut, so that the deadline means
+// "nothing moved" and a slow line with a large message is not taken for a stall.
 func (s *session) send(p []byte) error {
-	if len(p) == 0 {
-		return nil
+	for len(p) > 0 {
+		n := min(len(p), chunkSize)
+		s.arm()
+		if _, err := s.wire.Conn.Write(p[:n]); err != nil {
+			s.broken = true
+			return err
+		}
+		p = p[n:]
 	}
-	s.arm()
-	_, err := s.wire.Conn.Write(p)
-	s.broken = s.broken || err != nil
-	return err
+	return nil
 }
 
 // arm sees to it that a write has at least three quarters of its time. Setting a deadline

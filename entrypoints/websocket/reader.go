@@ -19,7 +19,7 @@ import (
 // connection holds it back.
 const (
 	maxFrames     = 64 << 10 // bytes of answers that are not written yet
-	maxIdleFrames = 4 << 10  // a buffer larger than this is given up after use
+	maxIdleFrames = 1 << 10  // a buffer larger than this is given up after use
 	maxSettling   = 4096     // numbers that are not settled yet
 )
 

@@ -76,7 +76,8 @@ func (e *Entrypoint) Serve(w http.ResponseWriter, r *http.Request, gw entrypoint
 		gw.Logger().Warn("upgrade failed", zap.Error(err))
 		return nil // the status was sent
 	}
-	return s.run(cancel)
+	s.run(cancel)
+	return nil // an error would become a status, and there is no place for one any more
 }
 
 // subscribe comes before the upgrade, so that a broker that is down or a bad cursor can
@@ -114,7 +115,8 @@ func (s *session) closeFeed() {
 }
 
 // run serves the connection until it is closed.
-func (s *session) run(cancel context.CancelFunc) error {
+func (s *session) run(cancel context.CancelFunc) {
+	defer func() { _ = s.wire.Close() }() // a panic would otherwise leave connection and reader behind
 	s.conn.SetReadLimit(s.e.MaxMessage)
 	s.conn.SetPingHandler(s.pinged)
 	s.conn.SetCloseHandler(func(int, string) error { return nil }) // the writer answers, when it is its turn
@@ -132,7 +134,6 @@ func (s *session) run(cancel context.CancelFunc) error {
 	s.finishPublishing(cancel)
 	s.gw.Logger().Debug("websocket ended", zap.String("reason", string(end.Reason)), zap.Int("code", end.code),
 		zap.String("detail", end.Detail), zap.Error(end.err))
-	return end.err
 }
 
 // rouse tells the writer that there may be something to do.
