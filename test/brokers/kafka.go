@@ -5,7 +5,9 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -32,13 +34,14 @@ func Kafka(t testing.TB) *KafkaServer {
 	t.Helper()
 	libs := jars(t)
 	s := &KafkaServer{t: t}
-	t.Cleanup(s.cleanup)
-	for range 3 {
+	dir := t.TempDir()
+	t.Cleanup(s.cleanup) // after TempDir's in the code, and so before it at the end
+	for try := range 3 {
 		port, err := kafka.FreePorts(kafka.Ports)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.node = kafka.Node{Dir: t.TempDir(), Libs: libs, FirstPort: port}
+		s.node = kafka.Node{Dir: filepath.Join(dir, strconv.Itoa(try)), Libs: libs, FirstPort: port}
 		err = s.start()
 		if err == nil {
 			return s

@@ -167,7 +167,7 @@ func (s shared) status(out io.Writer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := s.node.Await(ctx, nil); err != nil {
-		return fmt.Errorf("Apache Kafka runs (pid %d) and does not answer: %w", process.Pid, err)
+		return fmt.Errorf("the Apache Kafka with pid %d runs and does not answer: %w", process.Pid, err)
 	}
 	fmt.Fprintf(out, "Apache Kafka runs (pid %d) and answers at %s; its log is %s\n",
 		process.Pid, s.node.Listeners().Plain, s.node.Log())

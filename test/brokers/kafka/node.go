@@ -112,7 +112,7 @@ func FindJava() (string, error) {
 	}
 	java, err := exec.LookPath("java")
 	if err != nil {
-		return "", fmt.Errorf("Apache Kafka needs Java 17 or newer (apt-get install default-jre-headless): %w", err)
+		return "", fmt.Errorf("the Apache Kafka of the tests needs Java 17 or newer (apt-get install default-jre-headless): %w", err)
 	}
 	return java, nil
 }
@@ -146,7 +146,7 @@ func (n Node) Await(ctx context.Context, ended <-chan struct{}) error {
 		if strings.Contains(tail, "Address already in use") {
 			return ErrPortTaken
 		}
-		return fmt.Errorf("Apache Kafka ended at once; the end of its log:\n%s", tail)
+		return fmt.Errorf("the broker ended at once; the end of its log:\n%s", tail)
 	}
 }
 

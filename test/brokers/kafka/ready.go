@@ -28,7 +28,7 @@ func awaitBroker(ctx context.Context, addr string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("Apache Kafka at %s does not answer: %w", addr, err)
+			return fmt.Errorf("the broker at %s does not answer: %w", addr, err)
 		case <-tick.C:
 		}
 	}

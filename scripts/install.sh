@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Installs the Debian packages of programs that are not there. What is there is left alone,
+# however it came.
+#
+#   scripts/install.sh [-n] PROGRAM…     -n only tells whether it could: if not, it prints
+#                                        "what|what to do" and fails
+#
+# Programs: cc kcat chromium java mvn shellcheck
+set -euo pipefail
+
+package_of() {
+	case "$1" in
+	cc) echo gcc libc6-dev ;;
+	java) echo default-jre-headless ;;
+	mvn) echo maven ;;
+	kcat | chromium | shellcheck) echo "$1" ;;
+	*)
+		echo "install.sh: no package is known for $1" >&2
+		exit 2
+		;;
+	esac
+}
+
+# Everything runs as root, or by sudo: without asking where nobody could answer.
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	elif [ -t 0 ]; then
+		sudo "$@"
+	else
+		sudo -n "$@"
+	fi
+}
+
+can_be_root() {
+	[ "$(id -u)" = 0 ] && return
+	command -v sudo >/dev/null || return 1
+	[ -t 0 ] || sudo -n true 2>/dev/null
+}
+
+dry=
+if [ "${1:-}" = -n ]; then
+	dry=yes
+	shift
+fi
+
+packages=()
+for program in "$@"; do
+	if ! command -v "$program" >/dev/null; then
+		read -ra names <<<"$(package_of "$program")"
+		packages+=("${names[@]}")
+	fi
+done
+[ ${#packages[@]} -gt 0 ] || exit 0
+
+if [ -n "$dry" ]; then
+	if ! command -v apt-get >/dev/null; then
+		echo "these are not installed, and there is no apt-get here to do it: ${packages[*]}.|Install what your system calls these Debian packages."
+		exit 1
+	fi
+	if ! can_be_root; then
+		echo "these Debian packages are not installed, which needs root or sudo: ${packages[*]}.|Run it as root, or first: sudo apt-get install ${packages[*]}"
+		exit 1
+	fi
+	exit 0
+fi
+
+echo "install.sh: installing ${packages[*]}"
+export DEBIAN_FRONTEND=noninteractive
+as_root apt-get -qq -o DPkg::Lock::Timeout=120 update </dev/null
+as_root apt-get -qq -y -o DPkg::Lock::Timeout=120 --no-install-recommends install "${packages[@]}" </dev/null >/dev/null

@@ -1,0 +1,36 @@
+// Command xcaddybuild runs xcaddy as a build manifest says: which Caddy, and which plugins
+// in which versions.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+func main() {
+	manifest := flag.String("manifest", "xcaddy.json", "the build manifest")
+	xcaddy := flag.String("xcaddy", "xcaddy", "the xcaddy program")
+	output := flag.String("output", "caddy", "the program to make")
+	flag.Parse()
+	if err := run(*manifest, *xcaddy, *output); err != nil {
+		fmt.Fprintln(os.Stderr, "xcaddybuild:", err)
+		os.Exit(1)
+	}
+}
+
+func run(manifest, xcaddy, output string) error {
+	m, err := readManifest(manifest)
+	if err != nil {
+		return err
+	}
+	args, err := m.args(filepath.Dir(manifest), output)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(xcaddy, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
+}
