@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/caddy-message-api/caddy-message-api/test/gateway"
 )
 
@@ -35,6 +37,34 @@ func TestRefusedConfigurations(t *testing.T) {
 				t.Errorf("after the refused reload: %d %s", a.Status, a.Body)
 			}
 		})
+	}
+}
+
+// `caddy validate` provisions everything and talks to nobody.
+func TestValidateNeedsNoBroker(t *testing.T) {
+	g := gateway.Start(t, "", site(api("/p", playground)))
+	cfg, err := g.Adapt("", site(api("/x", `
+		entrypoint sse
+		entrypoint http_post
+		endpoint kafka {
+			brokers 127.0.0.1:1
+			producer {
+				topics orders
+			}
+			consumer {
+				topics orders
+			}
+		}
+		plan keyless`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c caddy.Config
+	if err := caddy.StrictUnmarshalJSON(cfg, &c); err != nil {
+		t.Fatal(err)
+	}
+	if err := caddy.Validate(&c); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -230,3 +230,9 @@ func TestCORS(t *testing.T) {
 		t.Errorf("the API's own origin: %d %s", a.Status, a.Body)
 	}
 }
+
+func plainClient(t *testing.T) *http.Client {
+	tr := &http.Transport{}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr}
+}

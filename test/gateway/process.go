@@ -1,0 +1,153 @@
+package gateway
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// binary is the caddy command, built once per test process.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "caddy-binary")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "caddy")
+	cmd := exec.Command("go", "build", "-o", path, "github.com/caddy-message-api/caddy-message-api/cmd/caddy")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building caddy: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// Process is the caddy command, running.
+type Process struct {
+	Port, TLSPort int
+
+	t      testing.TB
+	cmd    *exec.Cmd
+	dir    string
+	output *lockedBuffer
+	exited chan error
+	ended  bool
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// Run starts `caddy run` on a Caddyfile, in which PORT and TLSPORT are replaced, and waits
+// until it serves.
+func Run(t testing.TB, globals, sites string) *Process {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Process{Port: FreePort(t), TLSPort: FreePort(t), t: t, dir: tempDir(t), output: new(lockedBuffer)}
+	text := strings.NewReplacer("TLSPORT", fmt.Sprint(p.TLSPort), "PORT", fmt.Sprint(p.Port)).Replace(`{
+	admin off
+	http_port PORT
+	https_port TLSPORT
+	skip_install_trust
+	local_certs
+	persist_config off
+	storage file_system ` + p.dir + `/storage
+` + globals + "\n}\n" + sites)
+	file := filepath.Join(p.dir, "Caddyfile")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.start(path, file)
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() {
+			out := p.output.String()
+			t.Logf("the gateway's output:\n%s", out[max(0, len(out)-4<<10):])
+		}
+	})
+	return p
+}
+
+func (p *Process) start(path, file string) {
+	p.cmd = exec.Command(path, "run", "--config", file, "--adapter", "caddyfile")
+	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
+	p.cmd.Env = append(os.Environ(), "HOME="+p.dir)
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.exited, p.ended = make(chan error, 1), false
+	go func() { p.exited <- p.cmd.Wait() }()
+	Eventually(p.t, 20*time.Second, "the gateway to serve", func() bool {
+		resp, err := oneShot.Get(p.URL("/"))
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		return err == nil
+	})
+}
+
+var oneShot = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// URL is the plain address of a path.
+func (p *Process) URL(path string) string { return fmt.Sprintf("http://localhost:%d%s", p.Port, path) }
+
+// Restart starts the process again, after Kill or Terminate.
+func (p *Process) Restart() { p.start(p.cmd.Path, p.cmd.Args[3]) }
+
+// Kill ends the process at once, as a crash does.
+func (p *Process) Kill() {
+	if p.ended {
+		return
+	}
+	_ = p.cmd.Process.Kill()
+	<-p.exited
+	p.ended = true
+}
+
+// Terminate sends SIGTERM and returns how long the process took to end by itself.
+func (p *Process) Terminate(limit time.Duration) time.Duration {
+	p.t.Helper()
+	began := time.Now()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		p.t.Fatal(err)
+	}
+	select {
+	case err := <-p.exited:
+		p.ended = true
+		if err != nil {
+			p.t.Errorf("the gateway ended with %v", err)
+		}
+	case <-time.After(limit):
+		p.t.Errorf("the gateway still runs %s after SIGTERM", limit)
+	}
+	return time.Since(began)
+}
+
+// PID is the process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Output is what the process has printed.
+func (p *Process) Output() string { return p.output.String() }
