@@ -133,13 +133,10 @@ func wrongWay(here, there string) string {
 	case here == "caddyfile/parse":
 		return "the helpers of the Caddyfile are a leaf"
 	case slices.Contains(contracts, room):
-		own := room
-		if below {
-			guest, _, _ = strings.Cut(guest, "/")
-			own = room + "/" + guest
-		}
+		guest, _, _ = strings.Cut(guest, "/")
+		own := below && in(there, room+"/"+guest)
 		helper := slices.Contains(helpers, there) && in(there, room)
-		if !in(there, "message") && there != "caddyfile/parse" && there != room && !in(there, own) && !helper {
+		if !in(there, "message") && there != "caddyfile/parse" && there != room && !own && !helper {
 			return room + " know only message, caddyfile/parse and their own contract"
 		}
 	case room == "module":

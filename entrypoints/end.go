@@ -1,6 +1,9 @@
 package entrypoints
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // End says why the gateway ends a session. The reasons are a table, so that clients can
 // tell from the close code or the goaway event whether it makes sense to come back.
@@ -72,4 +75,36 @@ func EndReasons() []EndReason {
 		EndShutdown, EndChanged, EndStopped, EndRotate, EndExpired, EndRevoked, EndSlow,
 		EndBroker, EndOperator, EndClient, EndProtocol, EndTooLarge, EndDone,
 	}
+}
+
+// Ended is what Serve returns for an exchange that had begun and did not simply come to its
+// end. The client has been told what it could be told; this is for the log.
+type Ended struct {
+	End
+	Err error
+}
+
+func (e *Ended) Error() string {
+	if e.Err == nil {
+		return string(e.Reason) + ": " + e.Detail
+	}
+	return string(e.Reason) + ": " + e.Err.Error()
+}
+
+// Unwrap returns the cause, if there is one.
+func (e *Ended) Unwrap() error { return e.Err }
+
+// EndOf says why an exchange ended whose Serve returned err, if err is about an exchange
+// that had begun.
+func EndOf(err error) (End, bool) {
+	if e, ok := errors.AsType[*Ended](err); ok {
+		return e.End, true
+	}
+	switch {
+	case errors.Is(err, ErrSlowClient):
+		return End{Reason: EndSlow, Detail: err.Error()}, true
+	case errors.Is(err, ErrClientGone):
+		return End{Reason: EndClient, Detail: err.Error()}, true
+	}
+	return End{}, false
 }

@@ -27,7 +27,7 @@ type Entrypoint interface {
 	Needs() Needs
 	// Serve runs the exchange to its end. Before the first byte it may return a
 	// *Problem or a *message.Error, which the gateway renders; after it, it ends the
-	// exchange in band and returns nil, or the client's error for the log.
+	// exchange in band and returns nil, or an *Ended (or an error of a Writer) for the log.
 	Serve(w http.ResponseWriter, r *http.Request, s Session) error
 }
 

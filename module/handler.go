@@ -164,8 +164,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, u *unit) error {
 	h.logFields(r, s)
 	r, span := s.trace(r)
 	err = way.guest.Serve(w, r, s)
+	begun := s.close(err)
 	span.end(err)
-	s.close(err)
+	if begun {
+		return nil
+	}
 	return h.failOr(w, r, g.identity.RequestID, err)
 }
 
@@ -270,7 +273,7 @@ func (h *Handler) failOr(w http.ResponseWriter, r *http.Request, requestID strin
 }
 
 // fail answers with a problem, or hands it to handle_errors where the API says so. Errors
-// of clients that are gone, and of exchanges that have begun, are only logged.
+// of clients that are gone are only logged.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, requestID string, err error) error {
 	if _, isProblem := errors.AsType[*entrypoints.Problem](err); !isProblem {
 		if _, isKnown := errors.AsType[*message.Error](err); !isKnown && r.Context().Err() != nil {

@@ -46,7 +46,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m.open = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: "caddy", Subsystem: "message_api", Name: "sessions", Help: "Open sessions.",
 	}, wayLabels)
-	m.ended = counter("sessions_ended_total", "Sessions that the gateway ended, by reason.", "reason")
+	m.ended = counter("sessions_ended_total", "Sessions that ended before they were done, by reason.", "reason")
 	m.sent = counter("messages_sent_total", "Messages written to clients.")
 	m.sentBytes = counter("sent_bytes_total", "Bytes of messages written to clients.")
 	m.received = counter("messages_received_total", "Messages that clients sent.")

@@ -7,6 +7,8 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/caddy-message-api/caddy-message-api/entrypoints"
 )
 
 // logIdentity are the access-log fields of an exchange.
@@ -56,7 +58,9 @@ func (s span) end(err error) {
 	if s.Span == nil {
 		return
 	}
-	if err != nil {
+	if end, begun := entrypoints.EndOf(err); begun {
+		s.SetAttributes(attribute.String("message_api.end_reason", string(end.Reason)))
+	} else if err != nil {
 		s.RecordError(err)
 		s.SetStatus(codes.Error, err.Error())
 	}

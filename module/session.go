@@ -60,13 +60,20 @@ func openSession(u *unit, w *way, app *App, g *grant, r *http.Request) (*session
 	return s, nil
 }
 
-func (s *session) close(err error) {
+// close is the end of the exchange. begun says that err is about an exchange that had
+// begun, so that nothing can be answered any more.
+func (s *session) close(err error) (begun bool) {
+	end, begun := entrypoints.EndOf(err)
+	if begun {
+		s.finish(end)
+	}
 	sessions.remove(s)
 	if s.expiry != nil {
 		s.expiry.Stop()
 	}
 	s.counters.open.Dec()
 	s.logEnd(err)
+	return begun
 }
 
 // Identity implements entrypoints.Session.

@@ -1,14 +1,28 @@
 #!/usr/bin/env bash
-# Runs the tests of the packages that know real brokers, with what the environment names
-# (`make brokers-up` starts it and prints the variables).
+# Runs all tests at full length, with the brokers that the environment names (`make
+# brokers-up` starts them and prints the variables).
 #
-# One package after the other: they measure time, and start brokers of their own. Nothing
-# comes from the test cache, which knows nothing of brokers.
+# One package after the other, because they measure time and start brokers of their own;
+# only test/patience, which does nothing but wait, runs beside them. Nothing comes from the
+# test cache, which knows nothing of brokers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-brokers=github.com/caddy-message-api/caddy-message-api/test/brokers
-users=$(go list -f "{{range .TestImports}}{{if eq . \"$brokers\"}}{{\$.ImportPath}}{{\"\\n\"}}{{end}}{{end}}{{range .XTestImports}}{{if eq . \"$brokers\"}}{{\$.ImportPath}}{{\"\\n\"}}{{end}}{{end}}" ./...)
-rooms=$(go list ./endpoints/... ./test/...)
-mapfile -t packages < <(printf '%s\n' "$users" "$rooms" | sed '/^$/d' | sort -u)
-go test -race -count=1 -p 1 -timeout 10m "$@" "${packages[@]}"
+mapfile -t packages < <(go list ./... | grep -v '/test/patience$')
+waiting=$(mktemp)
+patience=
+# shellcheck disable=SC2317 # the trap calls it
+finish() {
+	[ -z "$patience" ] || kill "$patience" 2>/dev/null || true
+	rm -f "$waiting"
+}
+trap finish EXIT
+
+status=0
+go test -race -count=1 -timeout 10m "$@" ./test/patience >"$waiting" 2>&1 &
+patience=$!
+go test -race -count=1 -p 1 -timeout 15m "$@" "${packages[@]}" || status=$?
+wait "$patience" || status=$?
+patience=
+cat "$waiting"
+exit "$status"

@@ -8,29 +8,39 @@
 #   scripts/kafka.sh env      print the environment alone, for eval
 #
 # Everything is kept below .brokers/kafka and can be deleted when it is down. Exit status 3
-# of jars and up means that Maven Central can't be reached.
+# of jars and up means that Apache Kafka can't be had here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 dir=.brokers/kafka
 pom=test/brokers/kafka/pom.xml
 
+# What can't be had is told in one line, which scripts/test.sh repeats in its summary.
+unavailable() {
+	echo "$1" >&2
+	exit 3
+}
+
+need_java() {
+	local major
+	command -v java >/dev/null || unavailable "Java is not installed (apt-get install default-jre-headless)"
+	major=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
+	[ "${major:-0}" -ge 17 ] || unavailable "Java ${major:-of unknown version} is too old, it must be 17 or newer"
+}
+
 fetch_jars() {
+	need_java
 	# The copy of the pom beside the jars tells whether they are the right ones.
 	if cmp -s "$pom" "$dir/libs/pom.xml"; then
 		return
 	fi
-	if ! command -v mvn >/dev/null; then
-		echo "kafka.sh: Maven is not installed (apt-get install maven)" >&2
-		exit 3
-	fi
+	command -v mvn >/dev/null || unavailable "Maven is not installed (apt-get install maven)"
 	echo "kafka.sh: fetching Apache Kafka from Maven Central"
 	rm -rf "$dir/libs.new"
 	mkdir -p "$dir/libs.new"
 	if ! mvn -B -q -Dstyle.color=never -f "$pom" dependency:copy-dependencies -DincludeScope=runtime \
 		-DoutputDirectory="$PWD/$dir/libs.new" </dev/null; then
-		echo "kafka.sh: Maven could not fetch the jars" >&2
-		exit 3
+		unavailable "Maven can't be reached, or has not the jars that $pom names"
 	fi
 	cp "$pom" "$dir/libs.new/pom.xml"
 	rm -rf "$dir/libs"

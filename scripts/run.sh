@@ -16,15 +16,13 @@ The quick start is about to be served. Paste into another terminal:
 
   curl -i http://localhost:8080/qs-message-api
         the messages of five seconds, as JSON
-  curl -N -H 'Accept: text/event-stream' http://localhost:8080/qs-message-api
-        a message a second, as server-sent events
+  websocat ws://localhost:8080/qs-message-api
+        a message a second. Without websocat, in a browser's console on http://localhost:8080/healthz:
+        new WebSocket('ws://localhost:8080/qs-message-api').onmessage = e => console.log(e.data)
+
   curl -N -H 'Accept: text/event-stream' http://localhost:8080/playground
-        what is posted there, by the next line in a third terminal:
-  curl -i -d 'hello' -H 'Content-Type: text/plain' http://localhost:8080/playground
-  websocat ws://localhost:8080/playground
-        both ways; or in a browser's console:
-        ws = new WebSocket('ws://localhost:8080/playground'); ws.onmessage = e => console.log(e.data)
-        ws.send('hello')
+        stays open and shows, as server-sent events, what is posted in a third terminal:
+  curl -i -d 'hello' http://localhost:8080/playground
 
 Ctrl-C ends it.
 

@@ -65,4 +65,4 @@ start_kafka
 phase="integration tests"
 SECONDS=0
 scripts/integration.sh
-summary+=("integration tests: passed in $SECONDS s")
+summary+=("integration tests: passed in $SECONDS s${MESSAGE_API_NO_KAFKA:+, without Apache Kafka}")

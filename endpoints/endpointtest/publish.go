@@ -43,10 +43,7 @@ func batchResults(s *subject) {
 
 // publishOrder: a batch of one key is stored in its order.
 func publishOrder(s *subject) {
-	m := s.make(100, 0)
-	for i := range m {
-		m[i].Key = []byte("one key")
-	}
+	m := s.makeOfOneKey(100)
 	s.wantStatus(s.publish(message.Auto, m[:50]...), message.Stored)
 	s.wantStatus(s.publish(message.Auto, m[50:]...), message.Stored)
 	got, want := s.messageNumbers(s.Consume(s.T, len(m))), s.messageNumbers(m)
@@ -112,17 +109,17 @@ func largestPayload(s *subject) {
 // refused: what the broker refuses is reported as refused, is not stored, and harms
 // nothing that comes after it.
 func refused(s *subject) {
-	s.wantStatus(s.publish(message.Auto, s.make(1, 0)...), message.Stored)
+	s.wantStatus(s.publish(message.Auto, s.makeOfOneKey(1)...), message.Stored)
 	s.Refuse(s.T)
-	result := s.publish(message.Auto, s.make(1, 0)...)[0]
+	result := s.publish(message.Auto, s.makeOfOneKey(1)...)[0]
 	if result.Status != message.Refused || result.Err == nil {
 		s.Errorf("%s (%v), want refused with an error", result.Status, result.Err)
 	}
-	after := s.make(1, 0)
+	after := s.makeOfOneKey(1)
 	s.eventuallyStored(after)
 	if s.Consume != nil {
 		got := s.messageNumbers(s.Consume(s.T, 2))
-		if want := []int{0, s.number(after[0])}; !slices.Equal(got, want) {
+		if want := []int{0, s.messageNumbers(after)[0]}; !slices.Equal(got, want) {
 			s.Errorf("the broker has messages %v, want %v", got, want)
 		}
 	}
@@ -131,9 +128,9 @@ func refused(s *subject) {
 // unknown: when the broker has the message and its answer is lost, that is never
 // reported as refused. An endpoint that finds out in time may report it as stored.
 func unknown(s *subject) {
-	s.wantStatus(s.publish(message.Auto, s.make(1, 0)...), message.Stored)
+	s.wantStatus(s.publish(message.Auto, s.makeOfOneKey(1)...), message.Stored)
 	s.CutAfterWrite(s.T)
-	m := s.make(1, 0)
+	m := s.makeOfOneKey(1)
 	ctx, cancel := context.WithTimeout(context.Background(), subscribeLimit)
 	defer cancel()
 	result := s.publisher(s.Endpoint).Publish(ctx, message.Auto, m...)[0]
@@ -156,6 +153,15 @@ func durable(s *subject) {
 	s.wantStatus(s.publish(message.Auto, m...), message.Stored)
 	s.Restart(s.T)
 	s.sameNumbers(s.Consume(s.T, len(m)), m)
+}
+
+// makeOfOneKey makes messages that the broker keeps in one order.
+func (s *subject) makeOfOneKey(n int) []*message.Message {
+	m := s.make(n, 0)
+	for i := range m {
+		m[i].Key = []byte("one key")
+	}
+	return m
 }
 
 func (s *subject) publisher(e endpoints.Endpoint) message.Publisher {

@@ -92,7 +92,8 @@ func (s *loop) push(messages []message.Message) {
 	}
 	if drop > 0 {
 		s.dropped += drop
-		s.queue = slices.Delete(s.queue, 0, drop)
+		clear(s.queue[:drop]) // for the garbage collector
+		s.queue = s.queue[drop:]
 	}
 	s.rouse()
 }

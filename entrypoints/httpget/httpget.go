@@ -4,6 +4,7 @@ package httpget
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -106,6 +107,9 @@ func (e *Entrypoint) Validate() error {
 	}
 	if err := inRange("duration_limit", e.DurationLimit, MaxDurationLimit); err != nil {
 		return err
+	}
+	if !slices.Contains([]string{"", "latest", "earliest", "client"}, e.From) {
+		return fmt.Errorf("entrypoint http_get: from %q: use latest, earliest or client", e.From)
 	}
 	return inRange("ack_wait", e.AckWait, MaxAckWait)
 }

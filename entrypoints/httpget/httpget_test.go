@@ -90,7 +90,7 @@ func TestDefaultsAndBounds(t *testing.T) {
 	}
 	for _, e := range []*Entrypoint{
 		{MessagesLimit: -1}, {MessagesLimit: 10_001}, {DurationLimit: -1}, {DurationLimit: caddy.Duration(time.Hour + 1)},
-		{AckWait: -1}, {AckWait: caddy.Duration(13 * time.Hour)},
+		{AckWait: -1}, {Reading: entrypoints.Reading{From: "2026-01-01T00:00:00Z"}}, {AckWait: caddy.Duration(13 * time.Hour)},
 	} {
 		if err := errors.Join(e.Provision(caddy.Context{}), e.Validate()); err == nil {
 			t.Errorf("%+v is taken", e)

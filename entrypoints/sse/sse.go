@@ -4,6 +4,7 @@ package sse
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -100,6 +101,9 @@ func (e *Entrypoint) Validate() error {
 	}
 	if rotate := time.Duration(e.Rotate); rotate != 0 && rotate < MinRotate {
 		return fmt.Errorf("entrypoint sse: rotate %s: use at least %s, or leave it out", rotate, MinRotate)
+	}
+	if !slices.Contains([]string{"", "latest", "earliest", "client"}, e.From) {
+		return fmt.Errorf("entrypoint sse: from %q: use latest, earliest or client", e.From)
 	}
 	return nil
 }

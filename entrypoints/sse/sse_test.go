@@ -86,7 +86,7 @@ func TestCaddyfile(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	short := caddy.Duration(time.Millisecond)
-	for _, e := range []*Entrypoint{{Heartbeat: &short}, {Rotate: short}} {
+	for _, e := range []*Entrypoint{{Heartbeat: &short}, {Rotate: short}, {Reading: entrypoints.Reading{From: "begin"}}} {
 		if err := errors.Join(e.Provision(caddy.Context{}), e.Validate()); err == nil {
 			t.Errorf("%+v is taken", e)
 		}

@@ -2,7 +2,6 @@ package sse
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -54,10 +53,10 @@ func (e *Entrypoint) Serve(w http.ResponseWriter, r *http.Request, s entrypoints
 	st.out = entrypoints.NewWriter(w, r, e.writeTimeout)
 	defer st.out.Finish()
 	if err := st.hello(gap); err != nil {
-		return st.cut(err)
+		return err
 	}
 	defer st.listen(e)()
-	return st.cut(st.run())
+	return st.run()
 }
 
 // want reads what the client asks for. byHeader tells that the cursor came by
@@ -148,19 +147,18 @@ func (st *stream) listen(e *Entrypoint) (stop func()) {
 	}
 }
 
-// run writes what is ready, until there is a reason to end. It returns the client's error.
+// run writes what is ready, until there is a reason to end, which it returns.
 func (st *stream) run() error {
 	for {
 		if st.gone.Load() {
-			return nil
+			return &entrypoints.Ended{End: entrypoints.End{Reason: entrypoints.EndClient, Detail: "the client left"}}
 		}
 		if end := st.end.Load(); end != nil {
-			return st.goodbye(appendGoaway(nil, end))
+			return st.goodbye(appendGoaway(nil, end), &entrypoints.Ended{End: *end})
 		}
 		burst, err := st.feed.Poll(0)
 		if err != nil {
-			st.session.Logger().Warn("the stream ends by an error", zap.Error(err))
-			return st.goodbye(appendError(nil, err))
+			return st.goodbye(appendError(nil, err), &entrypoints.Ended{End: entrypoints.End{Reason: entrypoints.EndBroker}, Err: err})
 		}
 		if !burst.Empty() {
 			if err := st.write(&burst); err != nil {
@@ -203,11 +201,16 @@ func (st *stream) write(burst *entrypoints.Burst) error {
 	return nil
 }
 
-func (st *stream) goodbye(event []byte) error {
+// goodbye writes the last event. It returns why the stream ends: ended, unless the client
+// could not be told.
+func (st *stream) goodbye(event []byte, ended *entrypoints.Ended) error {
 	if err := st.out.Put(event); err != nil {
 		return err
 	}
-	return st.flush()
+	if err := st.flush(); err != nil {
+		return err
+	}
+	return ended
 }
 
 func (st *stream) flush() error {
@@ -216,17 +219,6 @@ func (st *stream) flush() error {
 	}
 	st.lastWrite.Store(time.Now().UnixNano())
 	return nil
-}
-
-// cut logs why a client was cut off.
-func (st *stream) cut(err error) error {
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, entrypoints.ErrSlowClient) {
-		st.session.Logger().Info("a client was cut off", zap.String("reason", string(entrypoints.EndSlow)), zap.Error(err))
-	}
-	return err
 }
 
 func (st *stream) close() {

@@ -18,13 +18,12 @@ import (
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
 
-// ended waits for the log line of the end, and returns reason and code.
+// wantEnded waits for Serve to return, and checks why it says the session ended.
 func (srv *server) wantEnded(t *testing.T, reason entrypoints.EndReason) {
 	t.Helper()
 	srv.waitOver(t)
-	lines := srv.s.Logs.FilterMessage("websocket ended").All()
-	if len(lines) == 0 || lines[len(lines)-1].ContextMap()["reason"] != string(reason) {
-		t.Errorf("ended: %v, want %s", lines, reason)
+	if got := srv.ended.Load(); got == nil || got.Reason != reason {
+		t.Errorf("ended: %+v, want %s", got, reason)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,8 +48,9 @@ func qos(level message.QoS) func(*Entrypoint) { return func(e *Entrypoint) { e.Q
 // server serves one session over and over; over receives the result of each Serve.
 type server struct {
 	*httptest.Server
-	s    *entrypointtest.Session
-	over chan error
+	s     *entrypointtest.Session
+	over  chan error
+	ended atomic.Pointer[entrypoints.End] // why the last session ended that had begun
 }
 
 func serve(t *testing.T, e *Entrypoint) *server {
@@ -62,6 +64,10 @@ func serveWith(t *testing.T, e *Entrypoint, wrap func(http.Handler) http.Handler
 	srv.Server = httptest.NewServer(wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Gravitee-Request-Id", srv.s.ID.RequestID)
 		err := e.Serve(w, r, srv.s)
+		if end, begun := entrypoints.EndOf(err); begun {
+			srv.ended.Store(&end)
+			err = nil
+		}
 		if err != nil {
 			entrypoints.AsProblem(err).Write(w, srv.s.ID.RequestID)
 		}

@@ -76,8 +76,8 @@ func (e *Entrypoint) Serve(w http.ResponseWriter, r *http.Request, gw entrypoint
 		gw.Logger().Warn("upgrade failed", zap.Error(err))
 		return nil // the status was sent
 	}
-	s.run(cancel)
-	return nil // an error would become a status, and there is no place for one any more
+	end := s.run(cancel)
+	return &entrypoints.Ended{End: end.End, Err: end.err}
 }
 
 // subscribe comes before the upgrade, so that a broker that is down or a bad cursor can
@@ -115,7 +115,7 @@ func (s *session) closeFeed() {
 }
 
 // run serves the connection until it is closed.
-func (s *session) run(cancel context.CancelFunc) {
+func (s *session) run(cancel context.CancelFunc) *ending {
 	defer func() { _ = s.wire.Close() }() // a panic would otherwise leave connection and reader behind
 	s.conn.SetReadLimit(s.e.MaxMessage)
 	s.conn.SetPingHandler(s.pinged)
@@ -132,8 +132,7 @@ func (s *session) run(cancel context.CancelFunc) {
 	_ = s.wire.Close() // the end is decided; a failing close changes nothing about it
 	<-s.readDone
 	s.finishPublishing(cancel)
-	s.gw.Logger().Debug("websocket ended", zap.String("reason", string(end.Reason)), zap.Int("code", end.code),
-		zap.String("detail", end.Detail), zap.Error(end.err))
+	return end
 }
 
 // rouse tells the writer that there may be something to do.

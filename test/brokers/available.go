@@ -9,11 +9,11 @@ import (
 	"github.com/caddy-message-api/caddy-message-api/test/brokers/kafka"
 )
 
-const howToGetKafka = "run `make brokers-up` once (it needs Java 17 and Maven), " +
+const howToGetKafka = "run `make brokers-up` (it needs Java 17 and Maven) and export what it prints, " +
 	"or set MESSAGE_API_NO_KAFKA=1 to do without Apache Kafka"
 
 // WithoutKafka says that MESSAGE_API_NO_KAFKA=1 is set: tests that need Apache Kafka are
-// skipped instead of failing.
+// skipped, be it there or not.
 func WithoutKafka() bool { return os.Getenv("MESSAGE_API_NO_KAFKA") == "1" }
 
 // SharedKafka returns the addresses of the Apache Kafka that all packages share: the one
@@ -21,6 +21,7 @@ func WithoutKafka() bool { return os.Getenv("MESSAGE_API_NO_KAFKA") == "1" }
 // do no harm to it; those that must start their own with Kafka.
 func SharedKafka(t testing.TB) kafka.Listeners {
 	t.Helper()
+	skipWithoutKafka(t)
 	addr := os.Getenv("KAFKA_ADDR")
 	if addr == "" {
 		missing(t, "KAFKA_ADDR is not set: no shared Apache Kafka")
@@ -36,6 +37,7 @@ func SharedKafka(t testing.TB) kafka.Listeners {
 // module's root.
 func jars(t testing.TB) string {
 	t.Helper()
+	skipWithoutKafka(t)
 	if _, err := kafka.FindJava(); err != nil {
 		missing(t, err.Error())
 	}
@@ -53,11 +55,18 @@ func jars(t testing.TB) string {
 	return libs
 }
 
-// missing ends the test: skipped when that was asked for, failed otherwise.
+func skipWithoutKafka(t testing.TB) {
+	t.Helper()
+	if WithoutKafka() {
+		t.Skip("NOT RUN on Apache Kafka: MESSAGE_API_NO_KAFKA=1")
+	}
+}
+
+// missing ends a test that has not what it needs.
 func missing(t testing.TB, what string) {
 	t.Helper()
 	if WithoutKafka() {
-		t.Skipf("NOT RUN on Apache Kafka (MESSAGE_API_NO_KAFKA=1): %s", what)
+		t.Skipf("NOT RUN (MESSAGE_API_NO_KAFKA=1): %s", what)
 	}
 	t.Fatalf("%s: %s", what, howToGetKafka)
 }

@@ -4,5 +4,5 @@
 //
 // Where a broker can't be had a test fails and says how to get it. Only when
 // MESSAGE_API_NO_KAFKA=1 is set, as scripts/test.sh does for the unit tests and when Maven
-// can't be reached, it is skipped, and the summary of the run says so.
+// can't be reached, is it skipped, and the summary of the run says so.
 package brokers

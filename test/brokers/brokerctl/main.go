@@ -161,8 +161,7 @@ func (s shared) status(out io.Writer) error {
 		return err
 	}
 	if process == nil {
-		fmt.Fprintln(out, "Apache Kafka does not run")
-		return nil
+		return errors.New("the shared Apache Kafka does not run: start it with `make brokers-up`")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
