@@ -47,12 +47,12 @@ func (e *Entrypoint) serveBatch(w http.ResponseWriter, r *http.Request, s entryp
 	if e.RequestHeadersToMessage {
 		var err error
 		if b.defaults, err = batchHeaders(r.Header); err != nil {
-			return refuseRest(w, r, err)
+			return e.refuseRest(w, r, err)
 		}
 	}
 	unread, err := b.run(r.Body, e.MaxBody)
 	if unread {
-		err = refuseRest(w, r, err)
+		err = e.refuseRest(w, r, err)
 	}
 	if err != nil {
 		return err

@@ -63,10 +63,16 @@ func readProblem(err error) *entrypoints.Problem {
 	}
 }
 
-// refuseRest has an HTTP/1 connection closed whose request body is not read to its
-// end: reading on only to throw it away is what a bound is there to avoid. Later
-// protocols give up the stream alone.
-func refuseRest(w http.ResponseWriter, r *http.Request, err error) error {
+// refuseRest has an HTTP/1 connection closed whose request body is not read to its end.
+// Later protocols give up the stream alone.
+//
+// A client that is still writing when its connection is closed sees a reset, and often
+// never the answer. So what is a little too large, up to twice the limit, is read and thrown
+// away first; for more than that a bound would be none.
+func (e *Entrypoint) refuseRest(w http.ResponseWriter, r *http.Request, err error) error {
+	if r.ContentLength <= 2*e.MaxBody {
+		_, _ = io.CopyN(io.Discard, r.Body, e.MaxBody) // a client that fails now is gone anyway
+	}
 	if r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close")
 	}

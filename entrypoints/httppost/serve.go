@@ -12,7 +12,7 @@ import (
 
 // Serve publishes the body and answers with what became of it.
 func (e *Entrypoint) Serve(w http.ResponseWriter, r *http.Request, s entrypoints.Session) error {
-	if err := checkEncoding(w, r); err != nil {
+	if err := e.checkEncoding(w, r); err != nil {
 		return err
 	}
 	if isBatch(r.Header.Get("Content-Type")) {
@@ -20,7 +20,7 @@ func (e *Entrypoint) Serve(w http.ResponseWriter, r *http.Request, s entrypoints
 	}
 	body, err := readBody(r, e.MaxBody)
 	if err != nil {
-		return refuseRest(w, r, err)
+		return e.refuseRest(w, r, err)
 	}
 	if len(body) == 0 {
 		return emptyBody()
@@ -70,7 +70,7 @@ func publish(ctx context.Context, s entrypoints.Session, messages ...*message.Me
 	return results, nil
 }
 
-func checkEncoding(w http.ResponseWriter, r *http.Request) error {
+func (e *Entrypoint) checkEncoding(w http.ResponseWriter, r *http.Request) error {
 	for _, v := range r.Header["Content-Encoding"] {
 		for coding := range strings.SplitSeq(v, ",") {
 			coding = strings.TrimSpace(coding)
@@ -78,7 +78,7 @@ func checkEncoding(w http.ResponseWriter, r *http.Request) error {
 				continue
 			}
 			w.Header().Set("Accept-Encoding", "identity") // RFC 9110 §15.5.16
-			return refuseRest(w, r, &entrypoints.Problem{
+			return e.refuseRest(w, r, &entrypoints.Problem{
 				Status: http.StatusUnsupportedMediaType, Slug: "unsupported-encoding",
 				Detail: "Content-Encoding " + coding + " is not supported: send the message as it is",
 			})

@@ -229,6 +229,9 @@ func (e *Events) MustMessage(t testing.TB) Event {
 func OpenSocket(t testing.TB, g *Gateway, url string, protocols []string, headers ...string) *websocket.Conn {
 	t.Helper()
 	conn, resp, err := TrySocket(g, url, protocols, headers...)
+	for try := 0; err != nil && resp == nil && try < 20; try++ { // no connection came about, as in a reload
+		conn, resp, err = TrySocket(g, url, protocols, headers...)
+	}
 	if err != nil {
 		body := ""
 		if resp != nil {
