@@ -114,7 +114,7 @@ func TestReloadsThatNobodyNotices(t *testing.T) {
 
 	stop := make(chan struct{})
 	var load sync.WaitGroup
-	sent := 0
+	var sent atomic.Int64
 	load.Go(func() {
 		for {
 			select {
@@ -122,24 +122,27 @@ func TestReloadsThatNobodyNotices(t *testing.T) {
 				return
 			default:
 			}
-			if err := post(clients["h2"], g.TLS("/p"), strconv.Itoa(sent)); err != nil {
-				t.Errorf("POST %d: %v", sent, err)
+			if err := post(clients["h2"], g.TLS("/p"), fmt.Sprint(sent.Load())); err != nil {
+				t.Errorf("POST %d: %v", sent.Load(), err)
 				return
 			}
-			sent++
-			time.Sleep(20 * time.Millisecond) // the pace of the load
+			sent.Add(1)
 		}
 	})
 	for i := range reloads {
 		if err := g.Load("", config(i+1)); err != nil {
 			t.Fatalf("reload %d: %v", i, err)
 		}
+		before := sent.Load()
+		gateway.Eventually(t, 20*time.Second, "messages between two reloads", func() bool {
+			return sent.Load() > before+5 || t.Failed()
+		})
 	}
 	close(stop)
 	load.Wait()
 	// One more marks the end: every stream must come to it.
-	last.Store(int64(sent))
-	if err := post(clients["h2"], g.TLS("/p"), strconv.Itoa(sent)); err != nil {
+	last.Store(sent.Load())
+	if err := post(clients["h2"], g.TLS("/p"), fmt.Sprint(sent.Load())); err != nil {
 		t.Fatal(err)
 	}
 	wg.Wait()
@@ -148,7 +151,7 @@ func TestReloadsThatNobodyNotices(t *testing.T) {
 			t.Error(s.err)
 		}
 	}
-	t.Logf("%d streams saw %d messages each over %d reloads", len(streams), sent+1, reloads)
+	t.Logf("%d streams saw %d messages each over %d reloads", len(streams), sent.Load()+1, reloads)
 }
 
 // post publishes over HTTP/2, which hands requests over to a new connection when a server
