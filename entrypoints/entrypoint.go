@@ -84,6 +84,9 @@ type Want struct {
 	// Brief says that the exchange ends soon, so that it is not worth starting a shared
 	// subscription for it when a stream of its own does.
 	Brief bool
+	// Limit is how many messages a brief exchange takes at most; 0 is not known. It keeps
+	// the endpoint from fetching what nobody will see.
+	Limit int
 	// Encoder makes the wire form of each message.
 	Encoder Encoder
 	// Wake is called when Poll, having returned nothing, would return something. It is

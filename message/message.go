@@ -49,6 +49,10 @@ const (
 	flagField
 )
 
+// TombstoneField is the metadata flag of a message that has no content at all, which on a
+// compacted channel deletes its key. Its payload is empty.
+const TombstoneField = "tombstone"
+
 // Text makes a field that holds a string.
 func Text(name, value string) Field { return Field{Name: name, kind: textField, text: value} }
 

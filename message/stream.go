@@ -69,8 +69,9 @@ const (
 //
 // Receive blocks until something is ready, and then returns all that is ready
 // within the window, so that edges can write it in one go. It returns ctx.Err() when
-// ctx ends, and any other error is final: the stream is of no further use. A broker
-// that goes away for a while is not an error: the endpoint reconnects and Receive
+// ctx ends; with a ctx that is over from the start it may still return what is ready,
+// and so never blocks. Any other error is final: the stream is of no further use. A
+// broker that goes away for a while is not an error: the endpoint reconnects and Receive
 // blocks meanwhile.
 //
 // Settle may be called from another goroutine than Receive. A delivery of an earlier

@@ -144,7 +144,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, u *unit) error {
 	if g.identity.RequestID, g.identity.TransactionID, err = h.names.ids(r); err != nil {
 		return h.fail(w, r, "", err)
 	}
-	h.names.setHeaders(w.Header(), &g.identity)
+	h.names.setRequestHeaders(w.Header(), &g.identity)
 	done, err := u.cors(w, r, &h.names)
 	if done || err != nil {
 		return h.failOr(w, r, g.identity.RequestID, err)
@@ -152,7 +152,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, u *unit) error {
 	if err := h.authorize(r, u, g); err != nil {
 		return h.fail(w, r, g.identity.RequestID, err)
 	}
-	h.names.setHeaders(w.Header(), &g.identity)
+	h.names.setClientHeader(w.Header(), &g.identity)
 	way, err := u.match(r)
 	if err != nil {
 		return h.fail(w, r, g.identity.RequestID, err)
@@ -256,8 +256,11 @@ func clientIP(r *http.Request) string {
 	return r.RemoteAddr
 }
 
-// logFields adds what is known of the exchange to Caddy's access log.
+// logFields adds what is known of the exchange to Caddy's access log, if there is one.
 func (h *Handler) logFields(r *http.Request, s *session) {
+	if srv, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); !ok || srv.Logs == nil {
+		return
+	}
 	fields, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
 	if !ok {
 		return

@@ -9,8 +9,9 @@ import (
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
 
-// metrics are the gateway's, in Caddy's registry. No label grows with the number of
-// clients.
+// metrics are the gateway's. There is one set for the process, which every configuration
+// puts into its own registry: a session that outlives a reload goes on counting where
+// somebody looks. No label grows with the number of clients.
 type metrics struct {
 	open      *prometheus.GaugeVec
 	ended     *prometheus.CounterVec
@@ -36,7 +37,13 @@ type wayCounters struct {
 
 var wayLabels = []string{"api", "entrypoint"}
 
+var theMetrics = makeMetrics()
+
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	return theMetrics, theMetrics.register(reg)
+}
+
+func makeMetrics() *metrics {
 	m := &metrics{ways: make(map[[2]string]*wayCounters)}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -54,29 +61,20 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m.published = counter("messages_published_total", "Messages given to brokers, by outcome.", "outcome")
 	m.gaps = counter("gaps_total", "Gaps that clients were told of, by reason.", "reason")
 	m.dropped = counter("messages_dropped_total", "Messages dropped at at_most_once because they could not be settled first.")
-	return m, m.register(reg)
+	return m
 }
 
-// register puts the collectors into the registry of this configuration. Each has a new
-// registry; where one was used before, its collectors are taken over.
+// register puts the collectors into the registry of a configuration, unless they are there.
 func (m *metrics) register(reg prometheus.Registerer) error {
-	for _, c := range []**prometheus.CounterVec{
-		&m.ended, &m.sent, &m.sentBytes, &m.received, &m.recvBytes, &m.published, &m.gaps, &m.dropped,
+	for _, c := range []prometheus.Collector{
+		m.open, m.ended, m.sent, m.sentBytes, m.received, m.recvBytes, m.published, m.gaps, m.dropped,
 	} {
-		if err := registerOr(reg, c); err != nil {
+		err := reg.Register(c)
+		if _, there := errors.AsType[prometheus.AlreadyRegisteredError](err); err != nil && !there {
 			return err
 		}
 	}
-	return registerOr(reg, &m.open)
-}
-
-func registerOr[C prometheus.Collector](reg prometheus.Registerer, c *C) error {
-	err := reg.Register(*c)
-	if are, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
-		*c = are.ExistingCollector.(C)
-		return nil
-	}
-	return err
+	return nil
 }
 
 // forWay returns the counters of an API's entrypoint.

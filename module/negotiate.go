@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"github.com/caddy-message-api/caddy-message-api/entrypoints"
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
@@ -14,6 +16,7 @@ import (
 type way struct {
 	guest entrypoints.Entrypoint
 	needs entrypoints.Needs
+	log   *zap.Logger
 	pub   *endpoint // nil when the entrypoint does not publish
 	sub   *endpoint // nil when it does not subscribe
 	// pubFallback and subFallback take over while the first is down.

@@ -2,6 +2,7 @@ package module
 
 import (
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,17 +35,19 @@ type session struct {
 
 	mu     sync.Mutex
 	ended  *entrypoints.End
-	onEnd  map[int]func(entrypoints.End)
-	lastFn int
+	onEnd  []*onEnd
 	expiry *time.Timer
 }
+
+// onEnd is a function that wants to be called at the end.
+type onEnd struct{ f func(entrypoints.End) }
 
 // openSession registers a session; close must be called when the exchange is over.
 func openSession(u *unit, w *way, app *App, g *grant, r *http.Request) (*session, error) {
 	s := &session{
 		unit: u, way: w, app: app, principal: g.principal, identity: g.identity, request: r,
 		key: keyOf(&g.principal, g.inferred), proto: r.ProtoMajor, started: time.Now(),
-		log:      u.log.Named(w.needs.Type),
+		log:      w.log,
 		counters: app.metrics.forWay(u.def.ID, w.needs.Type),
 	}
 	if err := sessions.add(s); err != nil {
@@ -92,16 +95,12 @@ func (s *session) OnEnd(f func(entrypoints.End)) (forget func()) {
 		go f(*s.ended)
 		return func() {}
 	}
-	if s.onEnd == nil {
-		s.onEnd = make(map[int]func(entrypoints.End))
-	}
-	s.lastFn++
-	id := s.lastFn
-	s.onEnd[id] = f
+	entry := &onEnd{f}
+	s.onEnd = append(s.onEnd, entry)
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.onEnd, id)
+		s.onEnd = slices.DeleteFunc(s.onEnd, func(e *onEnd) bool { return e == entry })
 	}
 }
 
@@ -113,12 +112,12 @@ func (s *session) finish(end entrypoints.End) {
 		return
 	}
 	s.ended = &end
-	fs := s.onEnd
+	calls := s.onEnd
 	s.onEnd = nil
 	s.mu.Unlock()
 	s.app.metrics.ended.WithLabelValues(s.unit.def.ID, s.way.needs.Type, string(end.Reason)).Inc()
-	for _, f := range fs {
-		f(end)
+	for _, c := range calls {
+		c.f(end)
 	}
 }
 

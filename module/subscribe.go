@@ -92,6 +92,9 @@ func (rd *reading) decide() (err error) {
 			return err
 		}
 	}
+	if rd.want.Brief && rd.want.Limit > 0 {
+		rd.sub.Window = message.Window{Messages: rd.want.Limit, Bytes: max(64<<10, rd.want.Limit<<10)}
+	}
 	rd.opt = feed.Options{
 		Mode: rd.sub.Mode, QoS: needs.QoS, Encoder: rd.want.Encoder, Wake: rd.want.Wake,
 		ClientAcks: needs.Acks && !rd.want.Brief && needs.QoS == message.AtLeastOnce,
@@ -152,7 +155,9 @@ func (rd *reading) open(ctx context.Context) (entrypoints.Feed, error) {
 		return rd.broadcast(ctx)
 	}
 	// Without bookmarks to keep, reading by position can go over to the shared log.
-	if rd.sub.Mode == message.Assigned && rd.sub.Name == "" && rd.ep.caps.Copy && !rd.ep.caps.PerSession {
+	// A client that acknowledges needs a stream that keeps account for it.
+	shareable := rd.ep.caps.Copy && !rd.ep.caps.PerSession && !rd.opt.ClientAcks
+	if rd.sub.Mode == message.Assigned && rd.sub.Name == "" && shareable {
 		return rd.catchUp(ctx)
 	}
 	return rd.own(ctx)

@@ -192,6 +192,7 @@ func (u *unit) loadEntrypoints(ctx caddy.Context) error {
 		if err != nil {
 			return err
 		}
+		w.log = u.log.Named(kind)
 		u.ways = append(u.ways, w)
 	}
 	return nil

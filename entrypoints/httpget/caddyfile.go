@@ -15,7 +15,6 @@ import (
 //		duration_limit      <duration>
 //		headers_in_payload  [on|off]
 //		metadata_in_payload [on|off]
-//		ack_wait            <duration>
 //		from                latest|earliest|client
 //		via                 <endpoint>
 //		fallback            <endpoint>
@@ -31,7 +30,6 @@ func (e *Entrypoint) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		positive("duration_limit", &e.DurationLimit),
 		parse.Flag("headers_in_payload", &e.HeadersInPayload),
 		parse.Flag("metadata_in_payload", &e.MetadataInPayload),
-		positive("ack_wait", &e.AckWait),
 	)
 	return parse.Block(d, "entrypoint http_get", options...)
 }

@@ -20,8 +20,6 @@ const (
 	MaxMessagesLimit     = 10_000
 	DefaultDurationLimit = 5 * time.Second
 	MaxDurationLimit     = time.Hour
-	DefaultAckWait       = 30 * time.Second
-	MaxAckWait           = 12 * time.Hour
 )
 
 func init() { caddy.RegisterModule(new(Entrypoint)) }
@@ -69,10 +67,6 @@ type Entrypoint struct {
 	// MetadataInPayload adds what the broker tells about the messages to the items.
 	// Default: false.
 	MetadataInPayload bool `json:"metadata_in_payload,omitempty"`
-	// AckWait is how long messages that a client was given at at_least_once, on an endpoint
-	// without positions, stay reserved for it until it presents the receipt. Then they come
-	// again. Up to 12 hours. Default: 30s.
-	AckWait caddy.Duration `json:"ack_wait,omitempty"`
 
 	maxBytes int // of collected items, after which a response is full
 }
@@ -93,9 +87,6 @@ func (e *Entrypoint) Provision(caddy.Context) error {
 	if e.DurationLimit == 0 {
 		e.DurationLimit = caddy.Duration(DefaultDurationLimit)
 	}
-	if e.AckWait == 0 {
-		e.AckWait = caddy.Duration(DefaultAckWait)
-	}
 	e.maxBytes = maxResponse
 	return nil
 }
@@ -105,13 +96,10 @@ func (e *Entrypoint) Validate() error {
 	if e.MessagesLimit < 1 || e.MessagesLimit > MaxMessagesLimit {
 		return fmt.Errorf("entrypoint http_get: messages_limit %d: use 1 to %d", e.MessagesLimit, MaxMessagesLimit)
 	}
-	if err := inRange("duration_limit", e.DurationLimit, MaxDurationLimit); err != nil {
-		return err
-	}
 	if !slices.Contains([]string{"", "latest", "earliest", "client"}, e.From) {
 		return fmt.Errorf("entrypoint http_get: from %q: use latest, earliest or client", e.From)
 	}
-	return inRange("ack_wait", e.AckWait, MaxAckWait)
+	return inRange("duration_limit", e.DurationLimit, MaxDurationLimit)
 }
 
 func inRange(name string, d caddy.Duration, most time.Duration) error {
@@ -136,7 +124,7 @@ func (*Entrypoint) Methods() []string { return []string{http.MethodGet} }
 func (e *Entrypoint) Needs() entrypoints.Needs {
 	return entrypoints.Needs{
 		Type: "http_get", Subscribe: true,
-		QoS: e.QoS, Levels: message.Levels[:], Resume: true, Acks: true,
+		QoS: e.QoS, Levels: message.Levels[:], Resume: true,
 		From: e.From, Via: e.Via, Fallback: e.Fallback,
 	}
 }

@@ -32,12 +32,12 @@ func (e *Entrypoint) Serve(w http.ResponseWriter, r *http.Request, s entrypoints
 	defer c.stop()
 	feed, err := s.Subscribe(r.Context(), entrypoints.Want{
 		Cursor: ask.cursor, Resuming: ask.resuming, From: ask.from,
-		Encoder: f.encoder(e), Wake: c.wakeUp, Brief: true,
+		Encoder: f.encoder(e), Wake: c.wakeUp, Brief: true, Limit: ask.limit,
 	})
 	if err != nil {
 		return err
 	}
-	defer closeFeed(r.Context(), feed, s.Logger())
+	defer closeFeed(r.Context(), feed, s)
 	c.collect(r.Context(), feed, s)
 	if r.Context().Err() != nil {
 		return fmt.Errorf("the client left before its answer: %w", context.Cause(r.Context()))
@@ -86,11 +86,11 @@ func (e *Entrypoint) answer(w http.ResponseWriter, r *http.Request, s entrypoint
 	return nil
 }
 
-func closeFeed(ctx context.Context, feed entrypoints.Feed, logger *zap.Logger) {
+func closeFeed(ctx context.Context, feed entrypoints.Feed, s entrypoints.Session) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	if err := feed.Close(ctx); err != nil {
-		logger.Warn("ending the subscription failed", zap.Error(err))
+		s.Logger().Warn("ending the subscription failed", zap.Error(err))
 	}
 }
 

@@ -39,12 +39,14 @@ func decodeLine(line []byte) (*message.Message, error) {
 
 // envelope is a line's object while it is read.
 type envelope struct {
-	seen     [len(members)]bool
-	id       []byte
-	key      []byte
-	content  []byte
-	encoding []byte
-	headers  []message.Header
+	seen    [len(members)]bool
+	id      []byte
+	key     []byte
+	content []byte
+	// tombstone: the content is null.
+	tombstone bool
+	encoding  []byte
+	headers   []message.Header
 }
 
 func (e *envelope) member(s *scanner, name []byte) (err error) {
@@ -65,6 +67,7 @@ func (e *envelope) member(s *scanner, name []byte) (err error) {
 		e.key, err = s.bytes("key")
 	case "content":
 		if s.null() {
+			e.tombstone = true
 			return nil
 		}
 		e.content, err = s.text("content")
@@ -101,6 +104,9 @@ func (e *envelope) message() (*message.Message, error) {
 		return nil, errors.New("content is missing")
 	}
 	m := &message.Message{ID: string(e.id), Key: e.key, Payload: e.content, Headers: e.headers}
+	if e.tombstone {
+		m.Metadata = []message.Field{message.Flag(message.TombstoneField, true)}
+	}
 	if e.encoding != nil {
 		n, err := base64.StdEncoding.Strict().Decode(m.Payload, m.Payload)
 		if err != nil {

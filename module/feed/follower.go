@@ -23,7 +23,6 @@ type follower struct {
 	told   bool   // the gap of the link after at was told
 	seq    uint64
 	frames [][]byte
-	buf    []byte
 
 	// ahead is where this session already is while the log is still behind it in some
 	// partition: what the log repeats is skipped, and cursors are made from pos.

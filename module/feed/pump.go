@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/caddy-message-api/caddy-message-api/message"
@@ -9,25 +10,37 @@ import (
 
 // pump receives from a stream of one's own, one batch ahead of the session at most, so
 // that the window at the broker stays the only buffer.
+//
+// As long as the stream has something ready whenever it is asked, the session's goroutine
+// receives by itself. Only a stream that makes it wait gets a goroutine of its own.
 type pump struct {
-	stream message.Stream
-	opt    *Options
+	stream  message.Stream
+	opt     *Options
+	running bool
+
 	cancel context.CancelFunc
 	done   chan struct{}
 	want   chan struct{} // the session took the last batch
 	ready  chan message.Batch
-	err    error // set before ready is closed
+	err    error // set before ready is closed, or when not running
 }
 
-func newPump(stream message.Stream, opt *Options) *pump {
+// ended is a context that is over: receiving with it returns what is ready, or at once.
+var ended = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &pump{
-		stream: stream, opt: opt, cancel: cancel, done: make(chan struct{}),
-		want: make(chan struct{}, 1), ready: make(chan message.Batch, 1),
-	}
+	cancel()
+	return ctx
+}()
+
+func newPump(stream message.Stream, opt *Options) *pump { return &pump{stream: stream, opt: opt} }
+
+func (p *pump) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	p.cancel, p.done = cancel, make(chan struct{})
+	p.want, p.ready = make(chan struct{}, 1), make(chan message.Batch, 1)
+	p.running = true
 	p.want <- struct{}{}
 	go p.run(ctx)
-	return p
 }
 
 func (p *pump) run(ctx context.Context) {
@@ -62,7 +75,7 @@ func (p *pump) receive(ctx context.Context) (message.Batch, error) {
 			return batch, err
 		}
 		if p.opt.QoS == message.AtMostOnce && len(batch.Deliveries) > 0 {
-			if err := p.settleFirst(ctx, batch.Deliveries); err != nil {
+			if err := p.settleFirst(batch.Deliveries); err != nil {
 				if p.opt.Dropped != nil {
 					p.opt.Dropped(len(batch.Deliveries))
 				}
@@ -80,8 +93,8 @@ func (p *pump) receive(ctx context.Context) (message.Batch, error) {
 	}
 }
 
-func (p *pump) settleFirst(ctx context.Context, deliveries []message.Delivery) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+func (p *pump) settleFirst(deliveries []message.Delivery) error {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
 	return p.stream.Settle(ctx, message.Ack, deliveries...)
 }
@@ -89,6 +102,20 @@ func (p *pump) settleFirst(ctx context.Context, deliveries []message.Delivery) e
 // take returns the next batch, if there is one. ok is false when there is none; err is
 // final.
 func (p *pump) take() (batch message.Batch, ok bool, err error) {
+	if !p.running {
+		if p.err != nil {
+			return batch, false, p.err
+		}
+		batch, err := p.receive(ended)
+		switch {
+		case err == nil:
+			return batch, true, nil
+		case !errors.Is(err, context.Canceled):
+			p.err = err
+			return batch, false, err
+		}
+		p.start()
+	}
 	select {
 	case batch, open := <-p.ready:
 		if !open {
@@ -103,6 +130,8 @@ func (p *pump) take() (batch message.Batch, ok bool, err error) {
 
 // stop ends receiving; closing the stream is the caller's.
 func (p *pump) stop() {
-	p.cancel()
-	<-p.done
+	if p.running {
+		p.cancel()
+		<-p.done
+	}
 }
