@@ -116,17 +116,21 @@ func (c *client) origins(ctx context.Context, topics []*topicInfo, a *assigned, 
 	return c.startAt(ctx, topics, sub.From)
 }
 
-// startAt begins at the end, at the start, or at a time.
-func (c *client) startAt(ctx context.Context, topics []*topicInfo, from message.Start) (origins, error) {
-	at := latest
+// beginningOf is a start as ListOffsets understands it.
+func beginningOf(from message.Start) int64 {
 	switch from.Kind {
 	case message.StartEarliest:
-		at = earliest
+		return earliest
 	case message.StartTime:
-		at = max(from.Time.UnixMilli(), 0)
+		return max(from.Time.UnixMilli(), 0)
 	}
+	return latest
+}
+
+// startAt begins at the end, at the start, or at a time.
+func (c *client) startAt(ctx context.Context, topics []*topicInfo, from message.Start) (origins, error) {
 	all := partitions(topics)
-	offsets, err := c.offsets(ctx, topics, all, at)
+	offsets, err := c.offsets(ctx, topics, all, beginningOf(from))
 	if err != nil {
 		return origins{}, err
 	}

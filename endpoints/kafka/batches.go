@@ -123,6 +123,13 @@ func (e *entry) open() (cursor, error) {
 }
 
 func inflate(compression compress.Compression, data []byte) ([]byte, error) {
+	if compression == compress.Snappy {
+		out, err := unsnappy(data)
+		if err != nil && !errors.Is(err, errTooMuch) {
+			err = fmt.Errorf("%w: %w", errCorrupt, err)
+		}
+		return out, err
+	}
 	codec := compression.Codec()
 	if codec == nil {
 		return nil, fmt.Errorf("unknown compression %d", compression)
@@ -134,7 +141,7 @@ func inflate(compression compress.Compression, data []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %s: %w", errCorrupt, codec.Name(), err)
 	}
 	if out.Len() > maxInflated {
-		return nil, fmt.Errorf("a batch inflates to more than %d MiB", maxInflated>>20)
+		return nil, errTooMuch
 	}
 	return out.Bytes(), nil
 }

@@ -46,6 +46,7 @@ type clientConfig struct {
 type client struct {
 	cfg       clientConfig
 	addr      net.Addr
+	conns     connections
 	transport *kafkago.Transport
 	dialer    *kafkago.Dialer
 	//nolint:containedctx // the life of the endpoint, which no single call owns
@@ -65,10 +66,10 @@ func newClient(cfg clientConfig) *client {
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
 	}
-	c := &client{cfg: cfg, addr: kafkago.TCP(cfg.Brokers...)}
+	c := &client{cfg: cfg, addr: kafkago.TCP(cfg.Brokers...), conns: connections{open: dial}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.transport = &kafkago.Transport{
-		Dial:        checked(dial),
+		Dial:        c.conns.dial,
 		DialTimeout: connectTimeout,
 		IdleTimeout: 30 * time.Second,
 		MetadataTTL: clusterTTL,
@@ -83,7 +84,7 @@ func newClient(cfg clientConfig) *client {
 	c.dialer = &kafkago.Dialer{
 		ClientID:      clientID,
 		Timeout:       connectTimeout,
-		DialFunc:      checked(dial),
+		DialFunc:      c.conns.dial,
 		TLS:           cfg.TLS,
 		SASLMechanism: cfg.SASL,
 	}
@@ -98,6 +99,7 @@ func (c *client) close() {
 	c.cancel()
 	c.idle.stop()
 	c.transport.CloseIdleConnections()
+	c.conns.close()
 }
 
 func (c *client) closeIdle() {

@@ -38,20 +38,23 @@ func (c *client) unavailable(err error) *message.Error {
 	if e, ok := errors.AsType[*message.Error](err); ok {
 		return e
 	}
-	e := message.Errorf(message.Unavailable, "Kafka at %s can't be reached: %w", c.address(), legible(err))
+	e := message.Errorf(message.Unavailable, "Kafka at %s can't be reached: %w", c.address(), legible(err, c.health.served.Load()))
 	e.RetryAfter = retryAfter
 	return e
 }
 
-// legible turns the terse errors of the network into something that tells what to do.
-func legible(err error) error {
+// legible turns the terse errors of the network into something that tells what to do. A
+// broker that never served us may speak another protocol than we do.
+func legible(err error, served bool) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("no answer in time: %w", err)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("the broker closed the connection; does it expect TLS or SASL here? (%w)", err)
+	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		return err
+	case served:
+		return fmt.Errorf("the broker closed the connection: %w", err)
 	}
-	return err
+	return fmt.Errorf("the broker closed the connection; does it expect TLS or SASL here? (%w)", err)
 }
 
 // brokerError turns an error code about a topic, partition or group into a message.Error.

@@ -12,6 +12,8 @@ import (
 // health is what the outcomes of real calls say about the connection.
 type health struct {
 	state atomic.Pointer[healthState]
+	// served: there has been an answer, at some time.
+	served atomic.Bool
 }
 
 type healthState struct {
@@ -36,6 +38,7 @@ func (h *health) enter(state endpoints.State, err *message.Error) {
 // up is called after every good answer, so it must cost nothing when nothing changed.
 func (h *health) up() {
 	if h.state.Load().state != endpoints.Up {
+		h.served.Store(true)
 		h.enter(endpoints.Up, nil)
 	}
 }

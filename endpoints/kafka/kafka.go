@@ -7,6 +7,7 @@ package kafka
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -87,6 +88,7 @@ func (k *Kafka) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	k.resolve()
 	if err := k.check(); err != nil {
 		return err
 	}
@@ -102,6 +104,28 @@ func (k *Kafka) Provision(ctx caddy.Context) error {
 		k.spec, err = c.spec(c.Topics)
 	}
 	return err
+}
+
+// resolve replaces what the environment and files say in the names of topics; what
+// requests say is replaced for each of them.
+func (k *Kafka) resolve() {
+	repl := caddy.NewReplacer()
+	global := func(s *string) {
+		if strings.Contains(*s, "{env.") || strings.Contains(*s, "{file.") {
+			*s = repl.ReplaceKnown(*s, "")
+		}
+	}
+	if p := k.Producer; p != nil {
+		for i := range p.Topics {
+			global(&p.Topics[i])
+		}
+	}
+	if c := k.Consumer; c != nil {
+		for i := range c.Topics {
+			global(&c.Topics[i])
+		}
+		global(&c.TopicPattern)
+	}
 }
 
 // Validate implements caddy.Validator. Everything was checked while provisioning, where
@@ -125,6 +149,7 @@ func (k *Kafka) Capabilities() message.Capabilities {
 	return message.Capabilities{
 		Publish: writes, Confirm: writes,
 		Subscribe: reads, Copy: reads, Exclusive: reads, ManualSettle: reads, Positions: reads, Fenced: reads,
+		Earliest: reads && k.Consumer.AutoOffsetReset == "earliest",
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -67,6 +69,21 @@ func (l *line) restore() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.down = false
+}
+
+// held are the connections that are open now, as far as we know.
+func (l *line) held() []*lineConn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.conns))
+}
+
+// dead reports whether the broker has closed all of some connections.
+func dead(conns []*lineConn) bool {
+	return !slices.ContainsFunc(conns, func(c *lineConn) bool {
+		raw, err := c.SyscallConn()
+		return err == nil && !peerClosed(raw)
+	})
 }
 
 func (l *line) open() int {

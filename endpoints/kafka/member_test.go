@@ -43,6 +43,7 @@ func (b *broker) waitCommitted(t testing.TB, group string, at partition, want in
 }
 
 func TestCommitsFollowTheSettled(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *broker) {
 		topic := b.topic(t, 1)
 		k := b.both(t, topic)
@@ -209,6 +210,7 @@ func distinctOf(t testing.TB, drains ...*drain) map[int]int {
 }
 
 func TestRebalanceLosesNothing(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *broker) {
 		topic := b.topic(t, 6)
 		sub := memberOf(b, false)
@@ -244,6 +246,7 @@ func TestRebalanceLosesNothing(t *testing.T) {
 // Lanes that stay with a member through a rebalance stay valid; those that go are told
 // and can't be settled any more.
 func TestRebalanceKeepsWhatStays(t *testing.T) {
+	t.Parallel()
 	b := fakeBroker(t)
 	topic := b.topic(t, 4)
 	sub := memberOf(b, true)
@@ -276,6 +279,7 @@ func TestRebalanceKeepsWhatStays(t *testing.T) {
 }
 
 func TestGroupBeginsWhereItSubscribed(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *broker) {
 		topic := b.topic(t, 3)
 		sub := memberOf(b, false)
@@ -292,6 +296,7 @@ func TestGroupBeginsWhereItSubscribed(t *testing.T) {
 }
 
 func TestMembersGetNewPartitions(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *broker) {
 		topic := b.topic(t, 1)
 		s := subscribe(t, b.both(t, topic), memberOf(b, false))
@@ -304,6 +309,7 @@ func TestMembersGetNewPartitions(t *testing.T) {
 }
 
 func TestMembersGetNewTopics(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *broker) {
 		pattern := regexp.QuoteMeta(b.prefix) + "orders-.*"
 		k := b.endpoint(t, &Kafka{Consumer: &Consumer{TopicPattern: pattern}})
@@ -318,6 +324,7 @@ func TestMembersGetNewTopics(t *testing.T) {
 }
 
 func TestMembersSurviveRestart(t *testing.T) {
+	t.Parallel()
 	b := durableBroker(t)
 	topic := b.topic(t, 3)
 	sub := memberOf(b, false)
@@ -383,6 +390,7 @@ func TestGroupIsDenied(t *testing.T) {
 
 // A member that does not settle is not thrown out of its group, however long it takes.
 func TestHeartbeatsGoOnWhileNothingIsSettled(t *testing.T) {
+	t.Parallel()
 	b := fakeBroker(t)
 	topic := b.topic(t, 1)
 	sub := memberOf(b, true)

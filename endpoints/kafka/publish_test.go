@@ -154,6 +154,7 @@ func TestPublishRefusedAndUnknown(t *testing.T) {
 }
 
 func TestPublishTriesAgainWhatIsNotStored(t *testing.T) {
+	t.Parallel()
 	for _, err := range []*kerr.Error{
 		kerr.NotLeaderForPartition, kerr.LeaderNotAvailable, kerr.NotEnoughReplicas, kerr.UnknownTopicOrPartition,
 	} {
@@ -237,11 +238,13 @@ func TestPublishCutAfterWrite(t *testing.T) {
 // notice before it writes, or else it could not tell what became of the message.
 func TestPublishAfterRestartIsStored(t *testing.T) {
 	b := durableBroker(t)
-	topic := b.topic(t, 2)
-	k := b.both(t, topic)
+	topic, line := b.topic(t, 2), &line{}
+	k := b.endpoint(t, &Kafka{dial: line.dial, Producer: &Producer{Topics: []string{topic}}})
 	for i := range 5 {
 		wantStored(t, publish(t, k, &message.Message{Payload: []byte(fmt.Sprint(i))}))
+		before := line.held()
 		b.restart(t)
+		eventually(t, "the broker has closed its connections", func() bool { return dead(before) })
 	}
 	wantStored(t, publish(t, k, &message.Message{Payload: []byte("5")}))
 	if got := b.consume(t, 6, topic); len(got) != 6 {
@@ -304,6 +307,7 @@ func TestPublishEndsWithItsContext(t *testing.T) {
 // A broker that accepts connections and says nothing must not keep anyone for longer
 // than was promised.
 func TestPublishToMuteBroker(t *testing.T) {
+	t.Parallel()
 	b := fakeBroker(t)
 	topic := b.topic(t, 2)
 	k := b.both(t, topic)
@@ -338,6 +342,7 @@ func TestPublishToMuteBroker(t *testing.T) {
 }
 
 func TestPublishWithoutBroker(t *testing.T) {
+	t.Parallel()
 	b := &broker{addrs: []string{fmt.Sprintf("127.0.0.1:%d", freePort(t))}}
 	k := b.both(t, "nowhere")
 	for i := range 3 {
@@ -413,6 +418,7 @@ func TestPublishNoneTellsOfLosses(t *testing.T) {
 }
 
 func TestPublishFollowsTheLeader(t *testing.T) {
+	t.Parallel()
 	b := fakeBroker(t, kfake.NumBrokers(3))
 	topic := b.topic(t, 3)
 	k := b.both(t, topic)

@@ -21,7 +21,7 @@ type publisher struct {
 
 // tombstoneField is the metadata flag that says "null", which deletes a key from a
 // compacted topic, in both directions.
-const tombstoneField = "tombstone"
+const tombstoneField = message.TombstoneField
 
 // sent is one message on its way to one topic.
 type sent struct {

@@ -21,8 +21,8 @@ type reading struct {
 	batch entry  // the current batch
 	open  bool
 	at    cursor
-	// ahead was decoded and did not fit.
-	ahead *message.Delivery
+	// ahead was decoded and did not fit; it is of the partition from, if there is one.
+	ahead message.Delivery
 	from  *part
 	// touched are the partitions that were read since the reader was last told.
 	touched []*part
@@ -37,13 +37,13 @@ type room struct {
 }
 
 // fill reads what is ready into b, as far as there is room. note is called with each
-// delivery before it is added.
+// delivery that is added.
 func (r *reader) fill(b *message.Batch, space room, note func(*part, *message.Delivery)) error {
 	space.bytes = min(space.bytes, batchBytes)
 	defer r.giveBack()
 	for space.messages > 0 {
 		d, p, err := r.read(b)
-		if err != nil || d == nil {
+		if err != nil || p == nil {
 			return err
 		}
 		size := d.Size()
@@ -54,20 +54,27 @@ func (r *reader) fill(b *message.Batch, space room, note func(*part, *message.De
 		space.messages--
 		space.bytes -= size
 		space.lone = false
-		if note != nil {
-			note(p, d)
-		}
 		p.mark, p.unread = d.Mark, false
-		b.Deliveries = append(b.Deliveries, *d)
+		if len(b.Deliveries) == cap(b.Deliveries) {
+			b.Deliveries = slices.Grow(b.Deliveries, min(r.reading.expect(), space.messages)+1)
+		}
+		b.Deliveries = append(b.Deliveries, d)
+		if note != nil {
+			note(p, &b.Deliveries[len(b.Deliveries)-1])
+		}
 	}
 	return nil
 }
 
-// read decodes the next delivery; nil when nothing is ready or a gap must be told first.
-func (r *reader) read(b *message.Batch) (*message.Delivery, *part, error) {
+// expect is how many more deliveries the current batch may have.
+func (s *reading) expect() int { return min(int(s.at.left)+len(s.at.old), chunk) }
+
+// read decodes the next delivery, and says of which partition it is: none when nothing
+// is ready, or when a gap must be told first.
+func (r *reader) read(b *message.Batch) (d message.Delivery, p *part, err error) {
 	s := &r.reading
-	if d, p := s.ahead, s.from; d != nil {
-		s.ahead, s.from = nil, nil
+	if d, p = s.ahead, s.from; p != nil {
+		s.ahead, s.from = message.Delivery{}, nil
 		if !p.gone.Load() {
 			return d, p, nil
 		}
@@ -78,7 +85,7 @@ func (r *reader) read(b *message.Batch) (*message.Delivery, *part, error) {
 			ok, err := s.at.next(&rec)
 			switch {
 			case err != nil:
-				return nil, nil, misread(s.p, s.batch.base, err)
+				return d, nil, misread(s.p, s.batch.base, err)
 			case !ok || s.p.gone.Load():
 				r.endBatch()
 			case rec.offset >= s.p.pos:
@@ -87,19 +94,19 @@ func (r *reader) read(b *message.Batch) (*message.Delivery, *part, error) {
 			continue
 		}
 		if more, err := r.nextBatch(b); err != nil || !more {
-			return nil, nil, err
+			return d, nil, err
 		}
 	}
 }
 
-func (r *reader) deliver(rec *record) (*message.Delivery, *part, error) {
+func (r *reader) deliver(rec *record) (message.Delivery, *part, error) {
 	s := &r.reading
-	d, err := s.build.delivery(s.p, rec, int(s.at.left)+len(s.at.old)+1)
+	d, err := s.build.delivery(s.p, rec, s.expect()+1)
 	if err != nil {
-		return nil, nil, misread(s.p, rec.offset, err)
+		return d, nil, misread(s.p, rec.offset, err)
 	}
 	s.p.pos = d.Mark.Next
-	return &d, s.p, nil
+	return d, s.p, nil
 }
 
 // endBatch leaves the current batch behind, with whatever compaction has taken from it.
@@ -218,7 +225,7 @@ func (r *reader) position(origin uint64) message.Position {
 		}
 		m := p.mark
 		m.Next = p.pos
-		if r.reading.ahead != nil && r.reading.from == p {
+		if r.reading.from == p {
 			m.Next = r.reading.ahead.Mark.Next - 1
 		}
 		at.Marks = append(at.Marks, m)

@@ -99,11 +99,13 @@ func TestTLSAfterRestart(t *testing.T) {
 	b := durableBroker(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}))
 	b.kgo = []kgo.Opt{kgo.DialTLSConfig(&tls.Config{InsecureSkipVerify: true})} //nolint:gosec // a test
 	topic := b.topic(t, 1)
-	k := b.endpoint(t, &Kafka{TLS: &TLS{CAFile: ca}, Producer: &Producer{Topics: []string{topic}}})
+	line := &line{}
+	k := b.endpoint(t, &Kafka{dial: line.dial, TLS: &TLS{CAFile: ca}, Producer: &Producer{Topics: []string{topic}}})
 	for range 4 {
 		wantStored(t, publish(t, k, &message.Message{Payload: []byte("x")}))
+		before := line.held()
 		b.restart(t)
-		time.Sleep(200*time.Millisecond)
+		eventually(t, "the broker has closed its connections", func() bool { return dead(before) })
 	}
 }
 

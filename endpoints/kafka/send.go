@@ -174,7 +174,7 @@ func (l *lane) where() string { return "topic " + l.topic.name }
 func (l *lane) unknown(err error) error {
 	return message.Errorf(message.OutcomeUnknown,
 		"it was sent to partition %d of topic %s at %s, and whether it is stored is not known: %w",
-		l.partition, l.topic.name, l.topic.p.c.address(), legible(err))
+		l.partition, l.topic.name, l.topic.p.c.address(), legible(err, true))
 }
 
 // produce sends one request and returns what of the batch was in it.

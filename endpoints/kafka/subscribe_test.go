@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"regexp"
 	"strings"
 	"testing"
@@ -41,6 +42,7 @@ func inOrderOnce(t testing.TB, all []message.Delivery, n int) {
 }
 
 func TestReadEverythingInOrder(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *broker) {
 		const n = 20_000
 		topic := b.topic(t, 6)
@@ -109,6 +111,7 @@ func TestReadKeepsEverything(t *testing.T) {
 }
 
 func TestResumeAnywhere(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *broker) {
 		const n, cuts = 4000, 200
 		topic := b.topic(t, 6)
@@ -223,6 +226,7 @@ func TestRecreatedTopicIsNoticedByTime(t *testing.T) {
 }
 
 func TestRunningStreamMeetsRecreatedTopic(t *testing.T) {
+	t.Parallel()
 	b := fakeBroker(t)
 	topic := b.topic(t, 1)
 	k := b.both(t, topic)
@@ -245,6 +249,7 @@ func TestRunningStreamMeetsRecreatedTopic(t *testing.T) {
 }
 
 func TestExpiredWhileReading(t *testing.T) {
+	t.Parallel()
 	b := fakeBroker(t)
 	topic := b.topic(t, 1)
 	k := b.both(t, topic)
@@ -277,6 +282,7 @@ func TestExpiredWhileReading(t *testing.T) {
 
 // Compaction leaves batches that are empty, or that end before their last offset.
 func TestReadCompactedTopic(t *testing.T) {
+	t.Parallel()
 	b := fakeBroker(t)
 	topic := b.topic(t, 1, "cleanup.policy", "compact", "segment.bytes", "2000", "min.cleanable.dirty.ratio", "0")
 	k := b.both(t, topic)
@@ -316,6 +322,7 @@ func TestReadCompactedTopic(t *testing.T) {
 }
 
 func TestReadSkipsTransactionMarkers(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *broker) {
 		topic := b.topic(t, 1)
 		k := b.both(t, topic)
@@ -353,6 +360,7 @@ func TestReadSkipsTransactionMarkers(t *testing.T) {
 }
 
 func TestNewPartitionsAreReadFromTheirStart(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *broker) {
 		topic := b.topic(t, 1)
 		k := b.both(t, topic)
@@ -369,6 +377,7 @@ func TestNewPartitionsAreReadFromTheirStart(t *testing.T) {
 }
 
 func TestPatternFindsNewTopics(t *testing.T) {
+	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *broker) {
 		k := b.endpoint(t, &Kafka{Consumer: &Consumer{TopicPattern: regexp.QuoteMeta(b.prefix) + "orders-[a-z]+"}})
 		s := subscribe(t, k, message.Subscription{Mode: message.Broadcast}) // matches nothing yet
@@ -396,6 +405,7 @@ func TestPatternFindsNewTopics(t *testing.T) {
 }
 
 func TestStreamsSurviveRestart(t *testing.T) {
+	t.Parallel()
 	b := durableBroker(t)
 	topic := b.topic(t, 3)
 	k := b.both(t, topic)
@@ -421,6 +431,7 @@ func TestStreamsSurviveRestart(t *testing.T) {
 }
 
 func TestStreamsFollowTheLeader(t *testing.T) {
+	t.Parallel()
 	b := fakeBroker(t, kfake.NumBrokers(3))
 	topic := b.topic(t, 6)
 	k := b.both(t, topic)
@@ -436,6 +447,7 @@ func TestStreamsFollowTheLeader(t *testing.T) {
 }
 
 func TestTroubleThatPasses(t *testing.T) {
+	t.Parallel()
 	for _, err := range []*kerr.Error{
 		kerr.NotLeaderForPartition, kerr.LeaderNotAvailable, kerr.UnknownTopicOrPartition, kerr.UnknownServerError,
 		kerr.FencedLeaderEpoch, kerr.KafkaStorageError,
@@ -556,15 +568,15 @@ func TestTooManyPartitions(t *testing.T) {
 }
 
 func TestSubscribeFailsInTime(t *testing.T) {
+	t.Parallel()
 	b := fakeBroker(t)
 	topic := b.topic(t, 1)
-	mute := fakeBroker(t)
-	answer := make(chan struct{})
-	defer close(answer)
-	mute.cluster.Control(func(kmsg.Request) (kmsg.Response, error, bool) {
-		mute.cluster.SleepControl(func() { <-answer })
-		return nil, nil, false
-	})
+	l, err := net.Listen("tcp", "127.0.0.1:0") // connects, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	mute := &broker{addrs: []string{l.Addr().String()}}
 	for name, c := range map[string]struct {
 		k    *Kafka
 		kind message.Kind
@@ -578,6 +590,7 @@ func TestSubscribeFailsInTime(t *testing.T) {
 		"mute": {mute.both(t, "x"), message.Unavailable, mute.addrs[0]},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			for _, mode := range []message.Mode{message.Assigned, message.Member} {
 				began := time.Now()
 				s, err := trySubscribe(c.k, message.Subscription{Mode: mode, Name: "api.client"})

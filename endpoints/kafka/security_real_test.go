@@ -1,0 +1,72 @@
+package kafka
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddy-message-api/caddy-message-api/message"
+	kafkatest "github.com/caddy-message-api/caddy-message-api/test/brokers/kafka"
+)
+
+// TestRealSecurity logs in at a real broker, on the listeners that the environment names.
+func TestRealSecurity(t *testing.T) {
+	plaintext, certs := os.Getenv("KAFKA_ADDR"), os.Getenv("KAFKA_CERTS")
+	secured := map[string]string{
+		"sasl": os.Getenv("KAFKA_SASL_ADDR"), "tls": os.Getenv("KAFKA_TLS_ADDR"), "sasl and tls": os.Getenv("KAFKA_SASL_TLS_ADDR"),
+	}
+	if plaintext == "" || certs == "" {
+		t.Skip("KAFKA_ADDR and KAFKA_CERTS name no real broker")
+	}
+	b := realBroker(plaintext)
+	topic := b.topic(t, 2)
+	with := func(addr string, c *TLS, s *SASL) *Kafka {
+		return b.endpoint(t, &Kafka{
+			Brokers: []string{addr}, TLS: c, SASL: s,
+			Producer: &Producer{Topics: []string{topic}}, Consumer: &Consumer{Topics: []string{topic}},
+		})
+	}
+	ca := &TLS{CAFile: filepath.Join(certs, "ca.pem")}
+	withCert := &TLS{
+		CAFile: ca.CAFile, Cert: filepath.Join(certs, "client.pem"), Key: filepath.Join(certs, "client-key.pem"),
+	}
+	if addr := secured["tls"]; addr != "" {
+		t.Run("tls", func(t *testing.T) { roundTrip(t, with(addr, withCert, nil)) })
+		t.Run("tls, unknown authority", func(t *testing.T) { refusedBy(t, with(addr, &TLS{}, nil), message.Unavailable, "unknown authority") })
+		t.Run("tls, spoken plainly", func(t *testing.T) { refusedBy(t, with(addr, nil, nil), message.Unavailable, "TLS") })
+	}
+	for name, c := range map[string]*TLS{"sasl": nil, "sasl and tls": ca} {
+		addr := secured[name]
+		if addr == "" {
+			continue
+		}
+		for _, mechanism := range mechanisms {
+			t.Run(name+", "+mechanism, func(t *testing.T) {
+				roundTrip(t, with(addr, c, &SASL{mechanism, kafkatest.User, kafkatest.Password}))
+			})
+			t.Run(name+", "+mechanism+", wrong password", func(t *testing.T) {
+				refusedBy(t, with(addr, c, &SASL{mechanism, kafkatest.User, "wr0ng"}), message.Unavailable, strings.ToUpper(mechanism))
+			})
+			t.Run(name+", "+mechanism+", no rights", func(t *testing.T) {
+				refusedBy(t, with(addr, c, &SASL{mechanism, kafkatest.Stranger, kafkatest.Password}), message.Denied, topic)
+			})
+		}
+	}
+}
+
+// refusedBy checks that reading and writing fail, in each way, with a kind and a word.
+func refusedBy(t *testing.T, k *Kafka, kind message.Kind, word string) {
+	t.Helper()
+	_, assigned := trySubscribe(k, fromStart)
+	_, member := trySubscribe(k, message.Subscription{Mode: message.Member, Name: "api.client"})
+	result := publish(t, k, &message.Message{Payload: []byte("x")})[0]
+	if result.Status != message.Refused {
+		t.Errorf("published: %s", result.Status)
+	}
+	for what, err := range map[string]error{"assigned": assigned, "member": member, "publish": result.Err} {
+		if err == nil || message.KindOf(err) != kind || !strings.Contains(err.Error(), word) {
+			t.Errorf("%s: %v; want %s with %q", what, err, kind, word)
+		}
+	}
+}
