@@ -123,7 +123,7 @@ type Feed interface {
 	// Cursor appends the printable position after all that was polled; it returns dst
 	// as it was when the session can't be resumed.
 	Cursor(dst []byte) []byte
-	// Close ends the subscription and gives back what is unsettled.
+	// Close ends the subscription and gives back what is unsettled, within five seconds.
 	Close(ctx context.Context) error
 }
 

@@ -235,7 +235,7 @@ func (h *Handler) authorize(r *http.Request, u *unit, g *grant) error {
 		g.principal.API, g.principal.Plan = u.def.ID, p.name
 		g.inferred = g.principal.Subscription
 		if g.inferred == "" {
-			g.inferred = inferClient(clientIP(r))
+			g.inferred = clientIDs.of(clientIP(r))
 		}
 		g.identity.Client = g.inferred
 		if provided != "" {

@@ -28,8 +28,11 @@ type reading struct {
 
 // Subscribe implements entrypoints.Session.
 func (s *session) Subscribe(ctx context.Context, want entrypoints.Want) (entrypoints.Feed, error) {
-	ctx, cancel := context.WithTimeout(ctx, subscribeTimeout)
-	defer cancel()
+	if !s.way.sub.caps.PerSession { // streams that cost nothing need no clock either
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, subscribeTimeout)
+		defer cancel()
+	}
 	f, err := s.subscribeTo(ctx, s.way.sub, want)
 	if down(err) && s.way.subFallback != nil {
 		first := err

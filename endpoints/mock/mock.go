@@ -60,16 +60,17 @@ type Mock struct {
 	// subscribers get what comes from now on, and only qos none and auto work. Default: off.
 	Loopback bool `json:"loopback,omitempty"`
 
-	logger    *zap.Logger
-	scope     endpoints.Scope
-	made      template
-	interval  time.Duration // 0: no clock
-	since     time.Time
-	config    []byte
-	epochs    atomic.Uint64
-	published atomic.Uint64
-	names     names
-	hub       hub
+	logger      *zap.Logger
+	scope       endpoints.Scope
+	fingerprint atomic.Uint64 // origin, once it was asked for
+	made        template
+	interval    time.Duration // 0: no clock
+	since       time.Time
+	config      []byte
+	epochs      atomic.Uint64
+	published   atomic.Uint64
+	names       names
+	hub         hub
 
 	shared     sync.Mutex
 	sharedTick clock // zero until the first broadcast subscription
@@ -160,15 +161,23 @@ func checkPairs(what string, pairs []Pair, repeat bool) error {
 }
 
 // SetScope implements endpoints.Scoped.
-func (m *Mock) SetScope(scope endpoints.Scope) { m.scope = scope }
+func (m *Mock) SetScope(scope endpoints.Scope) {
+	m.scope = scope
+	m.fingerprint.Store(0)
+}
 
 // origin is the fingerprint that the mock's cursors carry: of its configuration, and of
 // where it stands, so that another API's cursors are not taken for its own.
 func (m *Mock) origin() uint64 {
+	if known := m.fingerprint.Load(); known != 0 {
+		return known
+	}
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %q ", m.scope.Owner, m.scope.Name) // a hash takes everything
 	h.Write(m.config)
-	return binary.BigEndian.Uint64(h.Sum(nil))
+	made := binary.BigEndian.Uint64(h.Sum(nil))
+	m.fingerprint.Store(made)
+	return made
 }
 
 // Capabilities implements endpoints.Endpoint.

@@ -12,9 +12,6 @@ import (
 	"github.com/caddy-message-api/caddy-message-api/entrypoints"
 )
 
-// closeTimeout bounds what is left to do at the broker when the client has its answer.
-const closeTimeout = 5 * time.Second
-
 // Serve collects messages and answers with them.
 func (e *Entrypoint) Serve(w http.ResponseWriter, r *http.Request, s entrypoints.Session) error {
 	start := time.Now()
@@ -87,9 +84,7 @@ func (e *Entrypoint) answer(w http.ResponseWriter, r *http.Request, s entrypoint
 }
 
 func closeFeed(ctx context.Context, feed entrypoints.Feed, s entrypoints.Session) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-	defer cancel()
-	if err := feed.Close(ctx); err != nil {
+	if err := feed.Close(context.WithoutCancel(ctx)); err != nil {
 		s.Logger().Warn("ending the subscription failed", zap.Error(err))
 	}
 }

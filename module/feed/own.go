@@ -217,6 +217,11 @@ func (o *own) Cursor(dst []byte) []byte {
 // Close implements entrypoints.Feed.
 func (o *own) Close(ctx context.Context) error {
 	o.pump.stop()
+	if o.owes || o.marks != nil { // the broker has a part in it
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, settleTimeout)
+		defer cancel()
+	}
 	if o.marks != nil {
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
