@@ -45,10 +45,14 @@ type Error struct {
 	Err        error
 }
 
-// Errorf makes an Error; %w in the format is kept for errors.Is and errors.As.
+// Errorf makes an Error; each %w in the format is kept for errors.Is and errors.As.
 func Errorf(kind Kind, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Kind: kind, Detail: err.Error(), Err: errors.Unwrap(err)}
+	cause := errors.Unwrap(err)
+	if _, several := err.(interface{ Unwrap() []error }); several {
+		cause = err
+	}
+	return &Error{Kind: kind, Detail: err.Error(), Err: cause}
 }
 
 func (e *Error) Error() string { return e.Detail }

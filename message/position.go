@@ -136,7 +136,7 @@ func ParseCursor(s string) (Position, error) {
 		return Position{}, fmt.Errorf("%w: %d bytes are more than %d", ErrCursor, len(s), MaxCursor)
 	}
 	raw, err := cursorEncoding.Strict().DecodeString(s)
-	if err != nil {
+	if err != nil || strings.ContainsAny(s, "\r\n") { // which the decoder passes over
 		return Position{}, fmt.Errorf("%w: not base64url", ErrCursor)
 	}
 	if len(raw) < 9 || raw[0] != cursorVersion {
@@ -179,7 +179,7 @@ func (r *cursorReader) channel(marks []Mark) []Mark {
 	name := string(r.rest[:n])
 	r.rest = r.rest[n:]
 	count := r.uvarint(MaxPartitions)
-	if count == 0 || len(marks)+int(count) > MaxPartitions {
+	if count == 0 || len(marks)+int(count) > MaxPartitions || len(marks) > 0 && marks[len(marks)-1].Channel == name {
 		r.bad = true
 	}
 	for range count {

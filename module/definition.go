@@ -170,9 +170,9 @@ func covers(context, requestPath string) bool {
 		(len(requestPath) == len(context) || requestPath[len(context)] == '/')
 }
 
-// canonical is the definition as JSON whose keys are sorted and whose global placeholders
-// ({env.*}, {file.*}) are resolved, so that equal bytes mean an unchanged API. It is
-// hashed, and never kept, logged or shown.
+// canonical is the definition as JSON whose keys are sorted, with what its global
+// placeholders ({env.*}, {file.*}) stand for, so that equal bytes mean an unchanged API. It
+// is hashed, and never kept, logged or shown.
 func canonical(v any) ([]byte, error) {
 	raw, err := json.Marshal(v)
 	if err != nil {
@@ -191,7 +191,7 @@ func resolve(v any, repl *caddy.Replacer) any {
 	switch v := v.(type) {
 	case string:
 		if strings.Contains(v, "{") {
-			return repl.ReplaceKnown(v, "")
+			return v + "\x00" + secretsOf(v, repl)
 		}
 	case []any:
 		for i := range v {
@@ -203,6 +203,21 @@ func resolve(v any, repl *caddy.Replacer) any {
 		}
 	}
 	return v
+}
+
+// secretsOf are the values of the global placeholders in s. All others, {time.now} among
+// them, get their values per request.
+func secretsOf(s string, repl *caddy.Replacer) string {
+	var values strings.Builder
+	// The error is about hundreds of open braces: such a text has no placeholders.
+	_, _ = repl.ReplaceFunc(s, func(variable string, val any) (any, error) {
+		if global(variable) {
+			values.WriteString(caddy.ToString(val))
+			values.WriteByte(0)
+		}
+		return "", nil
+	})
+	return values.String()
 }
 
 func hashOf(v any) (string, error) {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -177,7 +178,8 @@ func (i *identities) admit(plan, client string, now time.Time) error {
 }
 
 // brokerSafe brings an identifier into the characters that every broker allows in names.
-// What had to be changed or cut gets a hash of the whole, so that two never meet.
+// What had to be changed or cut gets a hash of the whole, and so does what looks as if it
+// had one, so that two never meet.
 func brokerSafe(id string) string {
 	const maxLen, keep = 150, 100
 	safe := true
@@ -189,9 +191,11 @@ func brokerSafe(id string) string {
 		safe = false
 		return '_'
 	}, id)
-	if safe && len(id) <= maxLen {
+	if safe && len(id) <= maxLen && !hashedName.MatchString(id) {
 		return id
 	}
 	sum := sha256.Sum256([]byte(id))
 	return clean[:min(len(clean), keep)] + "-" + hex.EncodeToString(sum[:8])
 }
+
+var hashedName = regexp.MustCompile(`-[0-9a-f]{16}$`)
