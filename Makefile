@@ -17,7 +17,7 @@ integration:    ## the tests with the brokers that the environment names
 soak:           ## the long ones
 	MESSAGE_API_SOAK=1 go test -count=1 -timeout 60m -v ./test/soak/...
 bench:          ## ratios beside plain clients and plain Caddy
-	go run ./bench
+	@if scripts/kafka.sh status >/dev/null 2>&1; then eval "$$(scripts/kafka.sh env)"; fi; go run ./bench
 lint:           ## formatting, vet, staticcheck, shellcheck
 	@scripts/lint.sh
 fmt:

@@ -121,7 +121,9 @@ func checkAll(ctx context.Context, ids []string) healthReport {
 		report.APIs[id] = api
 		u := runtime.current(id)
 		if u == nil {
+			mu.Lock()
 			api.Status, report.Status = failing, failing
+			mu.Unlock()
 			continue
 		}
 		for _, e := range u.eps {

@@ -56,7 +56,7 @@ func (l *logs) get(ctx context.Context, e *endpoint, ch endpoints.Channel) (*fee
 			return nil, err
 		}
 		if mine {
-			l.open(s, key, e, ch)
+			go l.open(s, key, e, ch) // others wait for it too, and may be more patient
 		}
 		select {
 		case <-s.ready:
@@ -104,6 +104,7 @@ func (l *logs) entry(key string) (s *sharedLog, mine bool, err error) {
 		return nil, false, message.Errorf(message.Unavailable, "this API is being redeployed: try again")
 	}
 	if s, ok := l.byKey[key]; ok {
+		s.unused = time.Time{} // whoever asks is about to follow
 		return s, false, nil
 	}
 	if len(l.byKey) >= maxChannels {

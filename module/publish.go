@@ -3,6 +3,7 @@ package module
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
@@ -29,16 +30,13 @@ func (s *session) Publish(ctx context.Context, messages ...*message.Message) ([]
 		}
 	}
 	results, rest := s.bounded(messages)
-	if len(rest) == 0 {
-		return results, nil
-	}
-	sent := s.pub.first.Publish(ctx, s.way.needs.QoS, rest...)
-	if s.way.pubFallback != nil {
-		if err := s.publishFallback(ctx, rest, sent); err != nil {
-			return nil, err
+	if len(rest) > 0 {
+		sent := s.pub.first.Publish(ctx, s.way.needs.QoS, rest...)
+		if s.way.pubFallback != nil {
+			s.publishFallback(ctx, rest, sent)
 		}
+		results = merge(results, sent)
 	}
-	results = merge(results, sent)
 	s.countResults(results)
 	return results, nil
 }
@@ -86,7 +84,7 @@ func merge(results, sent []message.Result) []message.Result {
 
 // publishFallback tries the messages again that are certainly not at the first broker,
 // because it could not be reached.
-func (s *session) publishFallback(ctx context.Context, messages []*message.Message, results []message.Result) error {
+func (s *session) publishFallback(ctx context.Context, messages []*message.Message, results []message.Result) {
 	var (
 		again []*message.Message
 		at    []int
@@ -97,22 +95,27 @@ func (s *session) publishFallback(ctx context.Context, messages []*message.Messa
 		}
 	}
 	if len(again) == 0 {
-		return nil
+		return
 	}
-	if s.pub.fallback == nil {
-		p, err := s.way.pubFallback.pub.Publisher(valuesOf(s.request))
-		if err != nil {
-			return err
-		}
-		s.pub.fallback = p
-	}
-	for i, r := range s.pub.fallback.Publish(ctx, s.way.needs.QoS, again...) {
+	for i, r := range s.tryFallback(ctx, again) {
 		if !r.Status.OK() {
 			r.Err = fmt.Errorf("%w; the fallback failed too: %w", results[at[i]].Err, r.Err)
 		}
 		results[at[i]] = r
 	}
-	return nil
+}
+
+// tryFallback gives messages to the fallback. That it has no publisher for this request is
+// an outcome for these messages alone: others may be at the first broker.
+func (s *session) tryFallback(ctx context.Context, messages []*message.Message) []message.Result {
+	if s.pub.fallback == nil {
+		p, err := s.way.pubFallback.pub.Publisher(valuesOf(s.request))
+		if err != nil {
+			return slices.Repeat([]message.Result{{Status: message.Refused, Err: err}}, len(messages))
+		}
+		s.pub.fallback = p
+	}
+	return s.pub.fallback.Publish(ctx, s.way.needs.QoS, messages...)
 }
 
 // withIdentity returns the message with the ids of the exchange as headers. The client's

@@ -67,14 +67,18 @@ func testApp(t *testing.T) *App {
 	return &App{names: names, metrics: m, log: zap.NewNop()}
 }
 
-// testSession opens a session for a principal, and closes it when the test is over.
+// testSession opens a session for a principal, which ends with the test at the latest.
 func testSession(t *testing.T, u *unit, w *way, p plans.Principal) *session {
 	t.Helper()
 	s, err := openTestSession(t, u, w, p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.close(nil) })
+	t.Cleanup(func() {
+		if len(sessions.selected(Selector{ID: s.id}, 1)) == 1 {
+			s.close(nil)
+		}
+	})
 	return s
 }
 

@@ -60,6 +60,9 @@ func openSession(u *unit, w *way, app *App, g *grant, r *http.Request) (*session
 	}
 	s.counters.open.Inc()
 	watchExit()
+	if u.isRetired() { // between enter and here, so that its farewell missed us
+		s.finish(u.farewell())
+	}
 	return s, nil
 }
 

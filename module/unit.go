@@ -217,6 +217,12 @@ func (u *unit) enter() bool {
 	return true
 }
 
+func (u *unit) isRetired() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.retired
+}
+
 func (u *unit) leave() { u.sessions.Done() }
 
 // release gives a handler's lease back.
