@@ -58,6 +58,7 @@ summary+=("unit tests: passed in $SECONDS s")
 phase="getting what the integration tests need"
 install_or_tell kcat "with kcat, the foreign Kafka client"
 install_or_tell chromium "in a browser"
+command -v chromium >/dev/null || export MESSAGE_API_NO_CHROMIUM=1
 install_or_tell java "on Apache Kafka"
 install_or_tell mvn "on Apache Kafka"
 start_kafka
