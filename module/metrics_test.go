@@ -58,9 +58,10 @@ func TestMetricsRegisterTwice(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the second time: %v", err)
 	}
-	labels := map[string]string{"api": "registered-twice", "entrypoint": "sse"}
-	first.forWay("registered-twice", "sse").sent.Add(2)
-	second.forWay("registered-twice", "sse").sent.Add(3)
+	api := unique("registered-twice")
+	labels := map[string]string{"api": api, "entrypoint": "sse"}
+	first.forWay(api, "sse").sent.Add(2)
+	second.forWay(api, "sse").sent.Add(3)
 	if got := scrape(t, reg, "messages_sent_total", labels); got != 5 {
 		t.Errorf("2 and 3 are %v", got)
 	}
@@ -73,13 +74,14 @@ func TestMetricsOutliveTheirRegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := old.forWay("reloaded", "sse")
+	api := unique("reloaded")
+	c := old.forWay(api, "sse")
 	c.open.Inc()
 	if _, err := newMetrics(after); err != nil {
 		t.Fatal(err)
 	}
 	c.sent.Add(7)
-	labels := map[string]string{"api": "reloaded", "entrypoint": "sse"}
+	labels := map[string]string{"api": api, "entrypoint": "sse"}
 	if sent, open := scrape(t, after, "messages_sent_total", labels), scrape(t, after, "sessions", labels); sent != 7 || open != 1 {
 		t.Errorf("after a reload %v sent and %v open", sent, open)
 	}
@@ -96,11 +98,11 @@ func TestMetricsRegisterFails(t *testing.T) {
 }
 
 func TestMetricsForWay(t *testing.T) {
-	m := testApp(t).metrics
+	m, api := testApp(t).metrics, unique("looked-up")
 	var wg sync.WaitGroup
 	found := make([]*wayCounters, 20)
 	for i := range found {
-		wg.Go(func() { found[i] = m.forWay("looked-up", "sse") })
+		wg.Go(func() { found[i] = m.forWay(api, "sse") })
 	}
 	wg.Wait()
 	for _, c := range found {
@@ -108,12 +110,12 @@ func TestMetricsForWay(t *testing.T) {
 			t.Fatal("one entrypoint has several sets of counters")
 		}
 	}
-	if m.forWay("looked-up", "websocket") == found[0] || m.forWay("other", "sse") == found[0] {
+	if m.forWay(api, "websocket") == found[0] || m.forWay("other", "sse") == found[0] {
 		t.Error("two entrypoints share their counters")
 	}
 	for _, status := range []message.Status{message.Unknown, message.Stored, message.Handed, message.Refused} {
 		found[0].published[status].Add(float64(status) + 1)
-		labels := map[string]string{"api": "looked-up", "entrypoint": "sse", "outcome": status.String()}
+		labels := map[string]string{"api": api, "entrypoint": "sse", "outcome": status.String()}
 		if got := metricValue(t, "messages_published_total", labels); got != float64(status)+1 {
 			t.Errorf("%s: %v", status, got)
 		}

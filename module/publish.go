@@ -2,7 +2,6 @@ package module
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/caddy-message-api/caddy-message-api/message"
@@ -99,7 +98,7 @@ func (s *session) publishFallback(ctx context.Context, messages []*message.Messa
 	}
 	for i, r := range s.tryFallback(ctx, again) {
 		if !r.Status.OK() {
-			r.Err = fmt.Errorf("%w; the fallback failed too: %w", results[at[i]].Err, r.Err)
+			r.Err = message.Errorf(message.Unavailable, "%w; the fallback failed too: %w", results[at[i]].Err, r.Err)
 		}
 		results[at[i]] = r
 	}

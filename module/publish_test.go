@@ -66,7 +66,7 @@ func (p *scriptedPublisher) payloads() []string {
 	return list
 }
 
-// publishing opens a session that publishes by first, and by fallback if there is one.
+// publishingSession opens a session that publishes by first, and by fallback if there is one.
 func publishingSession(t *testing.T, first, fallback *scriptedPublisher, limit int) *session {
 	t.Helper()
 	w := &way{needs: entrypoints.Needs{Type: "http_post", Publish: true}}
@@ -74,7 +74,7 @@ func publishingSession(t *testing.T, first, fallback *scriptedPublisher, limit i
 	if fallback != nil {
 		w.pubFallback = &endpoint{name: fallback.name, pub: fallback}
 	}
-	return testSession(t, testUnit("publishing-"+t.Name()), w, plans.Principal{API: "publishing"})
+	return testSession(t, testUnit(unique("publishing")), w, plans.Principal{API: "publishing"})
 }
 
 func texts(payloads ...string) []*message.Message {
@@ -90,7 +90,7 @@ func texts(payloads ...string) []*message.Message {
 func TestFallbackGetsOnlyWhatDidNotLeave(t *testing.T) {
 	first, second := &scriptedPublisher{name: "first"}, &scriptedPublisher{name: "second"}
 	s := publishingSession(t, first, &scriptedPublisher{name: "second"}, 0)
-	s.way.pubFallback.pub = switching{second}
+	s.way.pubFallback.pub = answering{second, message.Result{Status: message.Stored, ID: "second/ok"}}
 	sent := texts("ok:1", "down:2", "cut:3", "denied:4", "silence:5", "down:6", "unanswered:7")
 	results, err := s.Publish(t.Context(), sent...)
 	if err != nil {
@@ -112,30 +112,37 @@ func TestFallbackGetsOnlyWhatDidNotLeave(t *testing.T) {
 	}
 }
 
-// switching stores what the scripts call down.
-type switching struct{ *scriptedPublisher }
-
-func (s switching) Publisher(endpoints.Values) (message.Publisher, error) { return s, nil }
-
-func (s switching) Publish(_ context.Context, _ message.QoS, messages ...*message.Message) []message.Result {
-	s.got = append(s.got, messages...)
-	return slices.Repeat([]message.Result{{Status: message.Stored, ID: s.name + "/ok"}}, len(messages))
+// answering gives every message the same result.
+type answering struct {
+	*scriptedPublisher
+	result message.Result
 }
 
-// When both fail, the error names both, and an unknown outcome stays one.
+func (a answering) Publisher(endpoints.Values) (message.Publisher, error) { return a, nil }
+
+func (a answering) Publish(_ context.Context, _ message.QoS, messages ...*message.Message) []message.Result {
+	a.got = append(a.got, messages...)
+	return slices.Repeat([]message.Result{a.result}, len(messages))
+}
+
+// When both fail, the client is told of both, and an unknown outcome stays one.
 func TestFallbackFails(t *testing.T) {
-	for script, want := range map[string]message.Status{"down": message.Refused} {
-		first, second := &scriptedPublisher{name: "first"}, &scriptedPublisher{name: "second"}
-		s := publishingSession(t, first, second, 0)
-		results, err := s.Publish(t.Context(), texts(script)...)
+	for want, cause := range map[message.Status]message.Kind{
+		message.Refused: message.Unavailable, message.Unknown: message.OutcomeUnknown,
+	} {
+		s := publishingSession(t, &scriptedPublisher{name: "first"}, &scriptedPublisher{name: "second"}, 0)
+		failed := message.Result{Status: want, Err: message.Errorf(cause, "second failed")}
+		s.way.pubFallback.pub = answering{&scriptedPublisher{}, failed}
+		results, err := s.Publish(t.Context(), texts("down")...)
 		if err != nil || results[0].Status != want {
 			t.Fatalf("%+v, %v", results, err)
 		}
-		if text := results[0].Err.Error(); !strings.Contains(text, "first is down") || !strings.Contains(text, "second is down") {
-			t.Errorf("%s", text)
+		got := entrypoints.AsProblem(results[0].Err)
+		if !strings.Contains(got.Detail, "first is down") || !strings.Contains(got.Detail, "second failed") || got.Status != 503 {
+			t.Errorf("%s: %+v", want, got)
 		}
-		if message.KindOf(results[0].Err) != message.Unavailable {
-			t.Errorf("kind %s", message.KindOf(results[0].Err))
+		if !errors.Is(results[0].Err, failed.Err) {
+			t.Errorf("%s: the cause is lost", want)
 		}
 	}
 }

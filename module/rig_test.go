@@ -96,3 +96,6 @@ func openTestSession(t *testing.T, u *unit, w *way, p plans.Principal) (*session
 	}
 	return openSession(u, w, testApp(t), g, httptest.NewRequest(http.MethodGet, "/", nil))
 }
+
+// unique makes an API id that no other test has counted under: the metrics are the process's.
+func unique(name string) string { return name + "-" + newID()[:8] }

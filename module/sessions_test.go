@@ -253,8 +253,9 @@ func TestSessionEndIsLogged(t *testing.T) {
 		s.Received(2, 20)
 		return s
 	}
-	stream := open("logged-stream", entrypoints.Needs{Type: "sse", Subscribe: true})
-	labels := map[string]string{"api": "logged-stream", "entrypoint": "sse"}
+	api := unique("logged-stream")
+	stream := open(api, entrypoints.Needs{Type: "sse", Subscribe: true})
+	labels := map[string]string{"api": api, "entrypoint": "sse"}
 	if n := metricValue(t, "sessions", labels); n != 1 {
 		t.Errorf("%v sessions are open", n)
 	}

@@ -5,7 +5,7 @@
 #   scripts/install.sh [-n] PROGRAM…     -n only tells whether it could: if not, it prints
 #                                        "what|what to do" and fails
 #
-# Programs: cc kcat chromium java mvn shellcheck
+# Programs: cc curl kcat chromium java mvn shellcheck
 set -euo pipefail
 
 package_of() {
@@ -13,7 +13,7 @@ package_of() {
 	cc) echo gcc libc6-dev ;;
 	java) echo default-jre-headless ;;
 	mvn) echo maven ;;
-	kcat | chromium | shellcheck) echo "$1" ;;
+	curl | kcat | chromium | shellcheck) echo "$1" ;;
 	*)
 		echo "install.sh: no package is known for $1" >&2
 		exit 2

@@ -47,7 +47,7 @@ start_kafka() {
 }
 
 trap finish EXIT
-scripts/preflight.sh go disk=4 install=cc,kcat,chromium,java,mvn
+scripts/preflight.sh go disk=4 install=cc,curl,kcat,chromium,java,mvn
 scripts/install.sh cc
 
 phase="unit tests"
@@ -56,6 +56,7 @@ scripts/unit.sh
 summary+=("unit tests: passed in $SECONDS s")
 
 phase="getting what the integration tests need"
+scripts/install.sh curl
 install_or_tell kcat "with kcat, the foreign Kafka client"
 install_or_tell chromium "in a browser"
 command -v chromium >/dev/null || export MESSAGE_API_NO_CHROMIUM=1
@@ -66,4 +67,4 @@ start_kafka
 phase="integration tests"
 SECONDS=0
 scripts/integration.sh
-summary+=("integration tests: passed in $SECONDS s${MESSAGE_API_NO_KAFKA:+, without Apache Kafka}")
+summary+=("integration tests: passed in $SECONDS s${MESSAGE_API_NO_KAFKA:+, without Apache Kafka}${MESSAGE_API_NO_CHROMIUM:+, without a browser}")

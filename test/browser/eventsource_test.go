@@ -115,7 +115,11 @@ func TestEventSourceMissesNothing(t *testing.T) {
 	p.do(documented(t, `await fetch("/orders", {
     method: "POST",
     body: content`))
-	p.do(`w = watch("/orders"); published = []; next = 0;
+	p.do(`w = watch("/orders")`)
+	if got := await[event](p, "w.log.next()"); got.Type != "open" {
+		t.Fatalf("at first %+v", got)
+	}
+	p.do(`published = []; next = 0;
 		going = true; publishing = (async () => {
 			while (going) { const i = await publish(String(next++)); published.push(i.id); await new Promise((r) => setTimeout(r, 20)); }
 		})()`)

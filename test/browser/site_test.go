@@ -54,7 +54,7 @@ async function post(url, body, headers = {}) {
 </script>
 `
 
-// Event is what a Log has written down.
+// event is what a Log has written down.
 type event struct {
 	Type, Data, ID string
 	State, Code    int
