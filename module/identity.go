@@ -49,7 +49,7 @@ const maxID = 128
 // the same name.
 func (n *identityNames) ids(r *http.Request) (request, transaction string, err error) {
 	var query url.Values
-	if r.URL.RawQuery != "" {
+	if n.mayBeIn(r.URL.RawQuery) {
 		query = r.URL.Query()
 	}
 	if request, err = oneID(r.Header, query, n.request); err != nil {
@@ -57,6 +57,19 @@ func (n *identityNames) ids(r *http.Request) (request, transaction string, err e
 	}
 	transaction, err = oneID(r.Header, query, n.transaction)
 	return request, transaction, err
+}
+
+// mayBeIn says whether a query can hold one of the two ids, which few do, so that the
+// others need not be taken apart. What is escaped has to be.
+func (n *identityNames) mayBeIn(rawQuery string) bool {
+	if rawQuery == "" {
+		return false
+	}
+	if strings.Contains(rawQuery, "%") {
+		return true
+	}
+	lower := strings.ToLower(rawQuery)
+	return strings.Contains(lower, strings.ToLower(n.request)) || strings.Contains(lower, strings.ToLower(n.transaction))
 }
 
 func oneID(h http.Header, query url.Values, name string) (string, error) {
