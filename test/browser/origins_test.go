@@ -62,7 +62,6 @@ func mayAll(t *testing.T, g *gateway.Gateway, p *page, path string) {
 		}
 	}
 	p.do(`w.source.close(); s.socket.close()`)
-	gone(t, g)
 }
 
 // mayNothing tries the same. Whether something was published is seen from outside.
@@ -95,6 +94,6 @@ func mayNothing(t *testing.T, g *gateway.Gateway, p *page, path string) {
 	if got := watching.MustMessage(t); got.Data != "end of the test" {
 		t.Errorf("%q was published", got.Data)
 	}
-	watching.Close()
-	gone(t, g)
+	// Nobody waits here for the end of the EventSource's session: Chromium reads on for five
+	// seconds in a response that the page may not see, before it hangs up.
 }
