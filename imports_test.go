@@ -18,7 +18,7 @@ const project = "github.com/caddy-message-api/caddy-message-api"
 var contracts = []string{"entrypoints", "endpoints", "plans", "store"}
 
 // helpers are packages in those rooms that are no guests: what is said once for several.
-var helpers = []string{"entrypoints/entrypointtest", "endpoints/endpointtest", "plans/limits"}
+var helpers = []string{"entrypoints/entrypointtest", "endpoints/endpointtest", "endpoints/link", "endpoints/options", "plans/limits"}
 
 // testRooms hold no part of the gateway. They may know everything, and nothing of the
 // gateway may know them.
