@@ -104,6 +104,20 @@ type Extender interface {
 	Extend(ctx context.Context, deliveries ...Delivery) error
 }
 
+// Stopper is the side power of streams that can stop taking messages before they end:
+// Stop has the broker send no more, and gives back what Receive has not returned. What it
+// has returned stays lent until it is settled or the stream is closed.
+type Stopper interface {
+	Stop(ctx context.Context) error
+}
+
+// Snapshotter is the side power of broadcast streams whose broker keeps the last message
+// of a channel for those who come later (retained messages). Snapshot is what a client
+// that joins the running broadcast gets first; it may repeat what Receive returns next.
+type Snapshotter interface {
+	Snapshot() []Delivery
+}
+
 // Mode says whose a subscription is.
 type Mode uint8
 

@@ -4,6 +4,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-message-api/caddy-message-api/caddyfile/parse"
+	"github.com/caddy-message-api/caddy-message-api/endpoints/options"
 )
 
 // UnmarshalCaddyfile reads
@@ -39,23 +40,12 @@ func (k *Kafka) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	return parse.Block(d, "endpoint kafka",
 		parse.Strings("brokers", &k.Brokers),
-		parse.Option{Name: "tls", Set: k.unmarshalTLS},
+		options.ParseTLS(&k.TLS),
 		parse.Option{Name: "sasl", Set: k.unmarshalSASL},
 		parse.Option{Name: "producer", Set: k.unmarshalProducer},
 		parse.Option{Name: "consumer", Set: k.unmarshalConsumer},
 		parse.Duration("idle", &k.Idle),
 	)
-}
-
-func (k *Kafka) unmarshalTLS(d *caddyfile.Dispenser) error {
-	k.TLS = new(TLS)
-	return parse.Nested("tls",
-		parse.String("ca_file", &k.TLS.CAFile),
-		parse.String("cert", &k.TLS.Cert),
-		parse.String("key", &k.TLS.Key),
-		parse.String("server_name", &k.TLS.ServerName),
-		parse.Flag("insecure_skip_verify", &k.TLS.InsecureSkipVerify),
-	).Set(d)
 }
 
 func (k *Kafka) unmarshalSASL(d *caddyfile.Dispenser) error {

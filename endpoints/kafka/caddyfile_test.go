@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/caddy-message-api/caddy-message-api/endpoints/options"
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
 
@@ -111,10 +112,10 @@ func TestConfigErrors(t *testing.T) {
 		{&Kafka{Brokers: brokers, Consumer: &Consumer{Topics: topics, TopicPattern: "x"}}, "either topics or topic_pattern"},
 		{&Kafka{Brokers: brokers, Consumer: &Consumer{TopicPattern: "("}}, "topic_pattern"},
 		{&Kafka{Brokers: brokers, Consumer: &Consumer{Topics: topics, AutoOffsetReset: "now"}}, "use latest, earliest"},
-		{&Kafka{Brokers: brokers, Consumer: good, TLS: &TLS{CAFile: "/no/such/file"}}, "ca_file"},
-		{&Kafka{Brokers: brokers, Consumer: good, TLS: &TLS{CAFile: "caddyfile_test.go"}}, "no certificate"},
-		{&Kafka{Brokers: brokers, Consumer: good, TLS: &TLS{Cert: "x"}}, "belong together"},
-		{&Kafka{Brokers: brokers, Consumer: good, TLS: &TLS{Cert: "x", Key: "y"}}, "cert and key"},
+		{&Kafka{Brokers: brokers, Consumer: good, TLS: &options.TLS{CAFile: "/no/such/file"}}, "ca_file"},
+		{&Kafka{Brokers: brokers, Consumer: good, TLS: &options.TLS{CAFile: "caddyfile_test.go"}}, "no certificate"},
+		{&Kafka{Brokers: brokers, Consumer: good, TLS: &options.TLS{Cert: "x"}}, "belong together"},
+		{&Kafka{Brokers: brokers, Consumer: good, TLS: &options.TLS{Cert: "x", Key: "y"}}, "cert and key"},
 		{&Kafka{Brokers: brokers, Consumer: good, SASL: &SASL{"plain", "u", ""}}, "must not be empty"},
 		{&Kafka{Brokers: brokers, Consumer: good, SASL: &SASL{"plain", "u", "{env.NO_SUCH_THING_IS_SET}"}}, "password"},
 		{&Kafka{Brokers: brokers, Consumer: good, SASL: &SASL{"kerberos", "u", "p"}}, "use plain"},

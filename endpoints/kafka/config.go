@@ -1,44 +1,24 @@
 package kafka
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"github.com/caddy-message-api/caddy-message-api/endpoints"
+	"github.com/caddy-message-api/caddy-message-api/endpoints/options"
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
-
-// TLS is how connections to the brokers are encrypted.
-type TLS struct {
-	// CAFile is a PEM file with the authorities that sign the brokers' certificates.
-	// Default: those that the system trusts.
-	CAFile string `json:"ca_file,omitempty"`
-	// Cert and Key are PEM files by which the gateway identifies itself. Default: it
-	// does not.
-	Cert string `json:"cert,omitempty"`
-	Key  string `json:"key,omitempty"`
-	// ServerName is the name that the brokers' certificates must have. Default: the host
-	// name of each broker's address.
-	ServerName string `json:"server_name,omitempty"`
-	// InsecureSkipVerify accepts any certificate. Everybody on the way can then read and
-	// change everything: for experiments only.
-	InsecureSkipVerify bool `json:"insecure_skip_verify,omitempty"`
-}
 
 // SASL is how the gateway logs in at the brokers. User and password may be placeholders
 // ({env.KAFKA_PASSWORD}, {file./run/secrets/kafka}), so that no secret stands in the
@@ -126,7 +106,7 @@ func (c *Consumer) check() error {
 
 func checkTopics(topics []string) error {
 	for _, t := range topics {
-		if dynamic(t) {
+		if options.Dynamic(t) {
 			continue
 		}
 		if err := checkTopic(t); err != nil {
@@ -158,25 +138,19 @@ func (k *Kafka) clientConfig() (clientConfig, error) {
 	if cfg.Idle == 0 {
 		cfg.Idle = defaultIdle
 	}
-	repl := caddy.NewReplacer()
-	for _, b := range k.Brokers {
-		text, err := repl.ReplaceOrErr(b, true, true)
-		if err != nil {
-			return cfg, fmt.Errorf("kafka: brokers: %w", err)
-		}
-		for address := range strings.SplitSeq(text, ",") {
-			address = strings.TrimSpace(address)
-			if err := checkAddress(address); err != nil {
-				return cfg, err
-			}
-			cfg.Brokers = append(cfg.Brokers, address)
+	var err error
+	if cfg.Brokers, err = options.Addresses(k.Brokers); err != nil {
+		return cfg, fmt.Errorf("kafka: brokers: %w", err)
+	}
+	for _, address := range cfg.Brokers {
+		if err := checkAddress(address); err != nil {
+			return cfg, err
 		}
 	}
-	var err error
-	if cfg.TLS, err = k.TLS.config(); err != nil {
+	if cfg.TLS, err = k.TLS.Config(); err != nil {
 		return cfg, fmt.Errorf("kafka: tls: %w", err)
 	}
-	if cfg.SASL, err = k.SASL.mechanism(repl); err != nil {
+	if cfg.SASL, err = k.SASL.mechanism(); err != nil {
 		return cfg, fmt.Errorf("kafka: sasl: %w", err)
 	}
 	return cfg, nil
@@ -194,51 +168,13 @@ func checkAddress(address string) error {
 	return nil
 }
 
-func (t *TLS) config() (*tls.Config, error) {
-	if t == nil {
-		return nil, nil //nolint:nilnil // no TLS is no error
-	}
-	//nolint:gosec // the option says what it does
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("ca_file: %w", err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file: %s holds no certificate in PEM form", t.CAFile)
-		}
-	}
-	if (t.Cert == "") != (t.Key == "") {
-		return nil, errors.New("cert and key belong together: give both or neither")
-	}
-	if t.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-		if err != nil {
-			return nil, fmt.Errorf("cert and key: %w", err)
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return cfg, nil
-}
-
-func (s *SASL) mechanism(repl *caddy.Replacer) (sasl.Mechanism, error) {
+func (s *SASL) mechanism() (sasl.Mechanism, error) {
 	if s == nil {
 		return nil, nil //nolint:nilnil // no login is no error
 	}
-	user, err := repl.ReplaceOrErr(s.User, true, true)
+	user, password, err := (&options.Auth{User: s.User, Password: s.Password}).Resolve()
 	if err != nil {
-		return nil, fmt.Errorf("user: %w", err)
-	}
-	password, err := repl.ReplaceOrErr(s.Password, true, true)
-	if err != nil {
-		return nil, fmt.Errorf("password: %w", err)
-	}
-	// Files of secrets usually end with a newline that belongs to nobody's password.
-	password = strings.TrimRight(password, "\r\n")
-	if user == "" || password == "" {
-		return nil, errors.New("user and password must not be empty")
+		return nil, err
 	}
 	switch s.Mechanism {
 	case "plain":
@@ -268,11 +204,6 @@ func (c *Consumer) spec(topics []string) (*spec, error) {
 	}
 	re, err := compile(c.TopicPattern)
 	return &spec{pattern: re}, err
-}
-
-// dynamic reports whether any of the texts has to be expanded for each request.
-func dynamic(texts ...string) bool {
-	return slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(t, "{") })
 }
 
 func distinct(topics []string) []string {

@@ -7,7 +7,6 @@ package kafka
 
 import (
 	"context"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-message-api/caddy-message-api/endpoints"
+	"github.com/caddy-message-api/caddy-message-api/endpoints/options"
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
 
@@ -46,7 +46,7 @@ type Kafka struct {
 	// separated by commas.
 	Brokers []string `json:"brokers,omitempty"`
 	// TLS, when present, encrypts the connections. Default: plaintext.
-	TLS *TLS `json:"tls,omitempty"`
+	TLS *options.TLS `json:"tls,omitempty"`
 	// SASL is how the gateway logs in. Default: it does not.
 	SASL *SASL `json:"sasl,omitempty"`
 	// Producer makes it possible to publish. At least one of producer and consumer must
@@ -96,11 +96,11 @@ func (k *Kafka) Provision(ctx caddy.Context) error {
 	k.client = newClient(cfg)
 	if k.Producer != nil {
 		k.producer = newProducer(k.client, k.Producer.codec(), k.losses.note)
-		if p := k.Producer; !dynamic(p.Topics...) && !dynamic(p.Key) {
+		if p := k.Producer; !options.Dynamic(p.Topics...) && !options.Dynamic(p.Key) {
 			k.fixed = &publisher{p: k.producer, topics: distinct(p.Topics), key: keyOf(p.Key)}
 		}
 	}
-	if c := k.Consumer; c != nil && !dynamic(c.Topics...) {
+	if c := k.Consumer; c != nil && !options.Dynamic(c.Topics...) {
 		k.spec, err = c.spec(c.Topics)
 	}
 	return err
@@ -109,22 +109,16 @@ func (k *Kafka) Provision(ctx caddy.Context) error {
 // resolve replaces what the environment and files say in the names of topics; what
 // requests say is replaced for each of them.
 func (k *Kafka) resolve() {
-	repl := caddy.NewReplacer()
-	global := func(s *string) {
-		if strings.Contains(*s, "{env.") || strings.Contains(*s, "{file.") {
-			*s = repl.ReplaceKnown(*s, "")
-		}
-	}
 	if p := k.Producer; p != nil {
 		for i := range p.Topics {
-			global(&p.Topics[i])
+			options.Global(&p.Topics[i])
 		}
 	}
 	if c := k.Consumer; c != nil {
 		for i := range c.Topics {
-			global(&c.Topics[i])
+			options.Global(&c.Topics[i])
 		}
-		global(&c.TopicPattern)
+		options.Global(&c.TopicPattern)
 	}
 }
 

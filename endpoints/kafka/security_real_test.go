@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-message-api/caddy-message-api/endpoints/options"
 	"github.com/caddy-message-api/caddy-message-api/message"
 	kafkatest "github.com/caddy-message-api/caddy-message-api/test/brokers/kafka"
 )
@@ -21,22 +22,24 @@ func TestRealSecurity(t *testing.T) {
 	}
 	b := realBroker(plaintext)
 	topic := b.topic(t, 2)
-	with := func(addr string, c *TLS, s *SASL) *Kafka {
+	with := func(addr string, c *options.TLS, s *SASL) *Kafka {
 		return b.endpoint(t, &Kafka{
 			Brokers: []string{addr}, TLS: c, SASL: s,
 			Producer: &Producer{Topics: []string{topic}}, Consumer: &Consumer{Topics: []string{topic}},
 		})
 	}
-	ca := &TLS{CAFile: filepath.Join(certs, "ca.pem")}
-	withCert := &TLS{
+	ca := &options.TLS{CAFile: filepath.Join(certs, "ca.pem")}
+	withCert := &options.TLS{
 		CAFile: ca.CAFile, Cert: filepath.Join(certs, "client.pem"), Key: filepath.Join(certs, "client-key.pem"),
 	}
 	if addr := secured["tls"]; addr != "" {
 		t.Run("tls", func(t *testing.T) { roundTrip(t, with(addr, withCert, nil)) })
-		t.Run("tls, unknown authority", func(t *testing.T) { refusedBy(t, with(addr, &TLS{}, nil), message.Unavailable, "unknown authority") })
+		t.Run("tls, unknown authority", func(t *testing.T) {
+			refusedBy(t, with(addr, &options.TLS{}, nil), message.Unavailable, "unknown authority")
+		})
 		t.Run("tls, spoken plainly", func(t *testing.T) { refusedBy(t, with(addr, nil, nil), message.Unavailable, "TLS") })
 	}
-	for name, c := range map[string]*TLS{"sasl": nil, "sasl and tls": ca} {
+	for name, c := range map[string]*options.TLS{"sasl": nil, "sasl and tls": ca} {
 		addr := secured[name]
 		if addr == "" {
 			continue

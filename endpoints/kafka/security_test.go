@@ -21,6 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 
+	"github.com/caddy-message-api/caddy-message-api/endpoints/options"
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
 
@@ -68,19 +69,19 @@ func TestTLS(t *testing.T) {
 	b := fakeBroker(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}))
 	b.kgo = []kgo.Opt{kgo.DialTLSConfig(&tls.Config{InsecureSkipVerify: true})} //nolint:gosec // a test
 	topic := b.topic(t, 1)
-	with := func(c *TLS) *Kafka {
+	with := func(c *options.TLS) *Kafka {
 		return b.endpoint(t, &Kafka{
 			TLS: c, Producer: &Producer{Topics: []string{topic}}, Consumer: &Consumer{Topics: []string{topic}},
 		})
 	}
-	t.Run("trusted", func(t *testing.T) { roundTrip(t, with(&TLS{CAFile: ca})) })
-	t.Run("unchecked", func(t *testing.T) { roundTrip(t, with(&TLS{InsecureSkipVerify: true})) })
+	t.Run("trusted", func(t *testing.T) { roundTrip(t, with(&options.TLS{CAFile: ca})) })
+	t.Run("unchecked", func(t *testing.T) { roundTrip(t, with(&options.TLS{InsecureSkipVerify: true})) })
 	for name, c := range map[string]struct {
-		tls  *TLS
+		tls  *options.TLS
 		text string
 	}{
-		"unknown authority": {&TLS{}, "unknown authority"},
-		"wrong name":        {&TLS{CAFile: ca, ServerName: "kafka.example.com"}, "kafka.example.com"},
+		"unknown authority": {&options.TLS{}, "unknown authority"},
+		"wrong name":        {&options.TLS{CAFile: ca, ServerName: "kafka.example.com"}, "kafka.example.com"},
 		"plaintext":         {nil, "TLS"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -100,7 +101,7 @@ func TestTLSAfterRestart(t *testing.T) {
 	b.kgo = []kgo.Opt{kgo.DialTLSConfig(&tls.Config{InsecureSkipVerify: true})} //nolint:gosec // a test
 	topic := b.topic(t, 1)
 	line := &line{}
-	k := b.endpoint(t, &Kafka{dial: line.dial, TLS: &TLS{CAFile: ca}, Producer: &Producer{Topics: []string{topic}}})
+	k := b.endpoint(t, &Kafka{dial: line.dial, TLS: &options.TLS{CAFile: ca}, Producer: &Producer{Topics: []string{topic}}})
 	for range 4 {
 		wantStored(t, publish(t, k, &message.Message{Payload: []byte("x")}))
 		before := line.held()
