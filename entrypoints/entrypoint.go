@@ -41,8 +41,8 @@ type Needs struct {
 	QoS    message.QoS
 	Levels []message.QoS
 	// Resume: "the client has it" is told by a cursor it presents (needs positions).
-	// Acks: it is told by an explicit word of the client (needs manual settle). With
-	// both, either will do.
+	// Acks: it is told by an explicit word of the client, or by a receipt that it presents
+	// (needs manual settle). With both, either will do.
 	Resume, Acks bool
 	// From is the configured start: "", latest, earliest or client.
 	From string
@@ -87,6 +87,9 @@ type Want struct {
 	// Limit is how many messages a brief exchange takes at most; 0 is not known. It keeps
 	// the endpoint from fetching what nobody will see.
 	Limit int
+	// AckWait is for how long the client of a brief exchange may take to confirm what it got,
+	// where the endpoint only lends: Feed.Cursor is then a receipt, good for that long.
+	AckWait time.Duration
 	// Encoder makes the wire form of each message.
 	Encoder Encoder
 	// Wake is called when Poll, having returned nothing, would return something. It is
@@ -120,8 +123,8 @@ type Feed interface {
 	// Settle settles deliveries by their sequence numbers (Burst.First and on), for
 	// entrypoints whose clients say so themselves. Unknown numbers are reported.
 	Settle(ctx context.Context, how message.Settlement, seqs ...uint64) error
-	// Cursor appends the printable position after all that was polled; it returns dst
-	// as it was when the session can't be resumed.
+	// Cursor appends the printable position after all that was polled, or the receipt for
+	// it; it returns dst as it was when the session can't be resumed.
 	Cursor(dst []byte) []byte
 	// Close ends the subscription and gives back what is unsettled, within five seconds.
 	Close(ctx context.Context) error

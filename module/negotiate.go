@@ -161,7 +161,10 @@ func canSubscribe(needs *entrypoints.Needs, caps *message.Capabilities, anonymou
 		if needs.Resume && caps.Positions || needs.Acks && held {
 			return nil
 		}
-		if needs.Resume && !needs.Acks {
+		switch {
+		case needs.Resume && needs.Acks:
+			return errors.New("has neither positions nor a settlement per client, so a message can't be kept until the client has it")
+		case needs.Resume:
 			return errors.New("has no positions, so a client can't continue where it was")
 		}
 		return errors.New("has no settlement per client, so a message can't be held until the client has it")

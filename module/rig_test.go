@@ -44,7 +44,7 @@ func receive[T any](t *testing.T, c <-chan T, what string) T {
 
 // testUnit is a unit without guests, as far as sessions and logs need one.
 func testUnit(id string) *unit {
-	u := &unit{def: &Definition{ID: id, LogSize: defaultLogSize}, log: zap.NewNop(), ids: newIdentities()}
+	u := &unit{def: &Definition{ID: id, LogSize: defaultLogSize}, log: zap.NewNop(), ids: newIdentities(), receipts: newReceipts(zap.NewNop())}
 	u.logs = newLogs(u)
 	return u
 }

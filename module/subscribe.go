@@ -24,6 +24,8 @@ type reading struct {
 	opt  feed.Options
 	// lost is the gap to tell first, because the cursor means nothing here.
 	lost *message.Gap
+	// lends: what the client is given stays lent to it after the exchange, for a receipt.
+	lends bool
 }
 
 // Subscribe implements entrypoints.Session.
@@ -50,7 +52,7 @@ func down(err error) bool { return err != nil && message.KindOf(err) == message.
 
 func (s *session) subscribeTo(ctx context.Context, e *endpoint, want entrypoints.Want) (entrypoints.Feed, error) {
 	rd := &reading{s: s, want: want, ep: e}
-	if err := rd.decide(); err != nil {
+	if err := rd.decide(ctx); err != nil {
 		return nil, err
 	}
 	f, err := rd.open(ctx)
@@ -67,7 +69,7 @@ func (s *session) subscribeTo(ctx context.Context, e *endpoint, want entrypoints
 }
 
 // decide turns what the client wants into a subscription.
-func (rd *reading) decide() (err error) {
+func (rd *reading) decide(ctx context.Context) (err error) {
 	s, needs := rd.s, &rd.s.way.needs
 	if rd.ch, err = rd.ep.sub.Channel(valuesOf(s.request)); err != nil {
 		return err
@@ -76,7 +78,7 @@ func (rd *reading) decide() (err error) {
 		return err
 	}
 	if rd.want.Resuming {
-		if err := rd.resume(); err != nil {
+		if err := rd.resume(ctx); err != nil {
 			return err
 		}
 	}
@@ -98,9 +100,11 @@ func (rd *reading) decide() (err error) {
 	if rd.want.Brief && rd.want.Limit > 0 {
 		rd.sub.Window = message.Window{Messages: rd.want.Limit, Bytes: max(64<<10, rd.want.Limit<<10)}
 	}
+	acks := needs.Acks && needs.QoS == message.AtLeastOnce
+	rd.lends = acks && rd.want.Brief && (rd.sub.Mode == message.Member || rd.sub.Mode == message.Shared)
 	rd.opt = feed.Options{
 		Mode: rd.sub.Mode, QoS: needs.QoS, Encoder: rd.want.Encoder, Wake: rd.want.Wake,
-		ClientAcks: needs.Acks && !rd.want.Brief && needs.QoS == message.AtLeastOnce,
+		ClientAcks: acks && (rd.lends || !rd.want.Brief),
 		Bookmark:   rd.sub.Mode == message.Assigned && rd.sub.Name != "" && !rd.want.Brief,
 		Dropped:    func(n int) { s.app.metrics.dropped.WithLabelValues(s.unit.def.ID, needs.Type).Add(float64(n)) },
 	}
@@ -138,9 +142,13 @@ func startOf(needs *entrypoints.Needs, wish string) (message.Start, error) {
 	return start, nil
 }
 
-// resume reads the cursor that the client presented.
-func (rd *reading) resume() error {
+// resume reads the cursor, or redeems the receipt, that the client presented.
+func (rd *reading) resume(ctx context.Context) error {
 	if !rd.ep.caps.Positions {
+		if isReceipt(rd.want.Cursor) {
+			rd.s.unit.receipts.redeem(ctx, rd.want.Cursor, rd.s.holder())
+			return nil
+		}
 		rd.lost = &message.Gap{Reason: message.GapUnresumable, Detail: "this channel can't be read from a position; reading begins anew"}
 		return nil
 	}
@@ -202,6 +210,9 @@ func (rd *reading) opener() feed.Opener {
 
 // own subscribes for this session alone.
 func (rd *reading) own(ctx context.Context) (entrypoints.Feed, error) {
+	if rd.lends {
+		return rd.lend(ctx)
+	}
 	stream, err := rd.ep.sub.Subscribe(ctx, rd.ch, rd.sub)
 	if err != nil {
 		return nil, err
@@ -214,6 +225,22 @@ func (rd *reading) own(ctx context.Context) (entrypoints.Feed, error) {
 	}
 	return feed.Own(stream, rd.opt), nil
 }
+
+// lend subscribes for a response whose messages the client confirms by a receipt.
+func (rd *reading) lend(ctx context.Context) (entrypoints.Feed, error) {
+	kept, who := rd.s.unit.receipts, rd.s.holder()
+	if err := kept.reserve(who, rd.want.AckWait); err != nil {
+		return nil, err
+	}
+	stream, err := rd.ep.sub.Subscribe(ctx, rd.ch, rd.sub)
+	if err != nil {
+		kept.unreserve(who)
+		return nil, err
+	}
+	return kept.lend(feed.Own(stream, rd.opt), who, rd.want.AckWait), nil
+}
+
+func (s *session) holder() holder { return holder{key: s.key, client: s.identity.Client} }
 
 // gapFirst tells a gap before anything else.
 type gapFirst struct {

@@ -26,16 +26,18 @@ var unitPool = caddy.NewUsagePool()
 // Every handler that serves it holds a lease; when the last is gone the unit retires:
 // it ends its sessions, and then itself.
 type unit struct {
-	def    *Definition
-	key    string
-	hash   string
-	log    *zap.Logger
-	ways   []*way
-	plans  []*plan
-	eps    []*endpoint
-	logs   *logs
-	ids    *identities
-	cancel context.CancelFunc
+	def   *Definition
+	key   string
+	hash  string
+	log   *zap.Logger
+	ways  []*way
+	plans []*plan
+	eps   []*endpoint
+	logs  *logs
+	ids   *identities
+	// receipts are what clients of http_get have not confirmed yet.
+	receipts *receipts
+	cancel   context.CancelFunc
 
 	mu       sync.Mutex
 	retired  bool
@@ -99,6 +101,7 @@ func loadUnit(ctx caddy.Context, def *Definition, key, hash string) (_ *unit, er
 	u := &unit{def: def, key: key, hash: hash, log: ctx.Logger().With(zap.String("api", def.ID)), cancel: cancel}
 	u.logs = newLogs(u)
 	u.ids = newIdentities()
+	u.receipts = newReceipts(u.log)
 	defer func() {
 		if err != nil {
 			u.releaseEndpoints()
@@ -256,6 +259,7 @@ func (u *unit) retire() {
 	case <-time.After(retireTimeout):
 		u.log.Warn("sessions did not end in time; closing their endpoints", zap.Duration("waited", retireTimeout))
 	}
+	u.receipts.close()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if err := u.logs.close(ctx); err != nil && !errors.Is(err, context.Canceled) {

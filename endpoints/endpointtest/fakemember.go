@@ -34,6 +34,7 @@ type fakeMember struct {
 	fakeStream
 	group   *fakeGroup
 	revoked []string
+	stopped bool
 }
 
 // newMember is called with the broker's lock held.
@@ -82,6 +83,9 @@ func (s *fakeMember) collect() (message.Batch, time.Time) {
 	}
 	batch := message.Batch{Revoked: s.revoked}
 	s.revoked = nil
+	if s.stopped {
+		return batch, until
+	}
 	for i := range ch.parts {
 		for {
 			offset, attempt, ok := g.peek(i, &ch.parts[i])
@@ -170,6 +174,15 @@ func (s *fakeMember) settle(l *fakeLoan, how message.Settlement) {
 			}
 		}
 	}
+}
+
+// Stop implements message.Stopper. Nothing is fetched before Receive, so there is nothing
+// to give back.
+func (s *fakeMember) Stop(context.Context) error {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	s.stopped = true
+	return nil
 }
 
 // Close implements message.Stream.

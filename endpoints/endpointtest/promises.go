@@ -57,6 +57,7 @@ var promises = []promise{
 	{"settle-after-close", []need{feeding, manualSettle}, tracked, settleAfterClose},
 	{"stale", []need{feeding, manualSettle, cutting}, tracked, stale},
 	{"at-most-once", []need{feeding, fenced}, member, atMostOnce},
+	{"stop", []need{feeding, manualSettle}, tracked, stopping},
 	{"hold", []need{feeding, holding}, tracked, hold},
 	{"extend", []need{feeding, holding, extending}, tracked, extend},
 

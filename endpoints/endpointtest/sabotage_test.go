@@ -72,11 +72,15 @@ func (s *spoiled) Subscribe(ctx context.Context, ch endpoints.Channel, sub messa
 	w.receive, w.settle = stream.Receive, stream.Settle
 	w.position = func() message.Position { return message.Position{} }
 	w.bookmark = func(context.Context, message.Position) error { return errors.New("no bookmarks") }
+	w.stop = func(context.Context) error { return nil }
 	if p, ok := stream.(message.Positioned); ok {
 		w.position = p.Position
 	}
 	if b, ok := stream.(message.Bookmarker); ok {
 		w.bookmark = b.Bookmark
+	}
+	if stopper, ok := stream.(message.Stopper); ok {
+		w.stop = stopper.Stop
 	}
 	s.stream(w)
 	return w, nil
@@ -89,6 +93,7 @@ type spoiledStream struct {
 	settle   func(context.Context, message.Settlement, ...message.Delivery) error
 	position func() message.Position
 	bookmark func(context.Context, message.Position) error
+	stop     func(context.Context) error
 }
 
 // Receive implements message.Stream.
@@ -106,6 +111,9 @@ func (w *spoiledStream) Position() message.Position { return w.position() }
 func (w *spoiledStream) Bookmark(ctx context.Context, at message.Position) error {
 	return w.bookmark(ctx, at)
 }
+
+// Stop implements message.Stopper.
+func (w *spoiledStream) Stop(ctx context.Context) error { return w.stop(ctx) }
 
 // batches tampers with every batch that is received.
 func batches(change func(*message.Batch)) func(*spoiledStream) {
@@ -232,6 +240,7 @@ var sabotages = map[string]spoiled{
 		return nil
 	})},
 	"at-most-once: settled later":  {stream: settlements(func(message.Settlement, func(message.Settlement) error) error { return nil })},
+	"stop: closes":                 {stream: func(w *spoiledStream) { w.stop = w.Close }},
 	"resume: one too far":          {stream: shifted(1)},
 	"resume: one too early":        {stream: shifted(-1)},
 	"resume-unread: empty":         {stream: func(w *spoiledStream) { w.position = func() message.Position { return message.Position{} } }},

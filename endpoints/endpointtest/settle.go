@@ -222,6 +222,31 @@ func extend(s *subject) {
 	s.none(append(r.take(1), r.rest()...), held, "it was extended and then acknowledged")
 }
 
+// stopping: a stopped stream takes nothing more and gives back what was not received, and
+// what it has handed out stays its own until it is settled.
+func stopping(s *subject) {
+	r := s.open(s.usual("reader"))
+	stopper, ok := r.stream.(message.Stopper)
+	if !ok {
+		s.Logf("%T is no message.Stopper: what comes meanwhile waits in its window", r.stream)
+		return
+	}
+	s.feed(4)
+	lent := r.take(4)
+	s.feed(3) // which may be on their way to it
+	if err := stopper.Stop(s.within(s.Patience)); err != nil {
+		s.Fatalf("stop: %v", err)
+	}
+	s.feed(3)
+	other := s.open(s.usual("reader"))
+	theirs := other.take(6)
+	s.none(append(theirs, other.rest()...), lent, "it is still lent to the stream that was stopped")
+	other.settle(message.Ack, theirs...)
+	r.settle(message.Ack, lent[:3]...)
+	r.close()
+	s.comeAgain(other, lent[3:])
+}
+
 // comeAgain receives until all owed messages have come, and returns all that came.
 func (s *subject) comeAgain(r *reader, owed []message.Delivery) []message.Delivery {
 	s.Helper()

@@ -15,6 +15,7 @@ import (
 //		duration_limit      <duration>
 //		headers_in_payload  [on|off]
 //		metadata_in_payload [on|off]
+//		ack_wait            <duration>
 //		from                latest|earliest|client
 //		via                 <endpoint>
 //		fallback            <endpoint>
@@ -28,6 +29,7 @@ func (e *Entrypoint) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	options = append(options,
 		parse.Int("messages_limit", &e.MessagesLimit, 1),
 		positive("duration_limit", &e.DurationLimit),
+		positive("ack_wait", &e.AckWait),
 		parse.Flag("headers_in_payload", &e.HeadersInPayload),
 		parse.Flag("metadata_in_payload", &e.MetadataInPayload),
 	)

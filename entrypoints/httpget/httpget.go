@@ -20,6 +20,8 @@ const (
 	MaxMessagesLimit     = 10_000
 	DefaultDurationLimit = 5 * time.Second
 	MaxDurationLimit     = time.Hour
+	DefaultAckWait       = 30 * time.Second
+	MaxAckWait           = 10 * time.Minute
 )
 
 func init() { caddy.RegisterModule(new(Entrypoint)) }
@@ -32,7 +34,9 @@ func init() { caddy.RegisterModule(new(Entrypoint)) }
 //   - `limit`: fewer messages than messages_limit. More is cut down to it; 0, negative and
 //     other than a whole number is a 400 `bad-limit`.
 //   - `cursor`: the `nextCursor` of an earlier response, or the id of an SSE event. The
-//     response begins with the message after it.
+//     response begins with the message after it. Where the broker has no positions, a
+//     nextCursor at `at_least_once` is a receipt: presenting it within `ack_wait`, at the same
+//     node, confirms the response. What is not confirmed comes again.
 //   - `from`: where to begin without a cursor, if `from client` is configured.
 //
 // The response is JSON, unless `Accept` prefers application/xml or text/plain by name and
@@ -67,6 +71,10 @@ type Entrypoint struct {
 	// MetadataInPayload adds what the broker tells about the messages to the items.
 	// Default: false.
 	MetadataInPayload bool `json:"metadata_in_payload,omitempty"`
+	// AckWait is how long a client may take, at `at_least_once` on a broker without
+	// positions, to confirm a response by presenting its receipt; after that the messages
+	// come again. At most 10 minutes. Default: 30s.
+	AckWait caddy.Duration `json:"ack_wait,omitempty"`
 
 	maxBytes int // of collected items, after which a response is full
 }
@@ -87,6 +95,9 @@ func (e *Entrypoint) Provision(caddy.Context) error {
 	if e.DurationLimit == 0 {
 		e.DurationLimit = caddy.Duration(DefaultDurationLimit)
 	}
+	if e.AckWait == 0 {
+		e.AckWait = caddy.Duration(DefaultAckWait)
+	}
 	e.maxBytes = maxResponse
 	return nil
 }
@@ -98,6 +109,9 @@ func (e *Entrypoint) Validate() error {
 	}
 	if !slices.Contains([]string{"", "latest", "earliest", "client"}, e.From) {
 		return fmt.Errorf("entrypoint http_get: from %q: use latest, earliest or client", e.From)
+	}
+	if err := inRange("ack_wait", e.AckWait, MaxAckWait); err != nil {
+		return err
 	}
 	return inRange("duration_limit", e.DurationLimit, MaxDurationLimit)
 }
@@ -124,7 +138,7 @@ func (*Entrypoint) Methods() []string { return []string{http.MethodGet} }
 func (e *Entrypoint) Needs() entrypoints.Needs {
 	return entrypoints.Needs{
 		Type: "http_get", Subscribe: true,
-		QoS: e.QoS, Levels: message.Levels[:], Resume: true,
+		QoS: e.QoS, Levels: message.Levels[:], Resume: true, Acks: true,
 		From: e.From, Via: e.Via, Fallback: e.Fallback,
 	}
 }

@@ -53,7 +53,7 @@ func TestCaddyfile(t *testing.T) {
 			MessagesLimit: 10, DurationLimit: caddy.Duration(2 * time.Minute), HeadersInPayload: true, MetadataInPayload: true,
 		}},
 		{name: "argument", text: "http_get orders", err: `"orders" is one too many`},
-		{name: "unknown", text: "http_get {\n limit 1\n}", err: "unknown option \"limit\" in entrypoint http_get: use duration_limit, fallback, from, headers_in_payload, messages_limit, metadata_in_payload, qos, via, at Testfile:2"},
+		{name: "unknown", text: "http_get {\n limit 1\n}", err: "unknown option \"limit\" in entrypoint http_get: use ack_wait, duration_limit, fallback, from, headers_in_payload, messages_limit, metadata_in_payload, qos, via, at Testfile:2"},
 		{name: "twice", text: "http_get {\n via a\n via b\n}", err: "stands twice"},
 		{name: "no limit", text: "http_get {\n messages_limit 0\n}", err: "not a whole number of at least 1"},
 		{name: "no duration", text: "http_get {\n duration_limit 0s\n}", err: "duration_limit must be longer than 0"},
@@ -82,11 +82,12 @@ func TestCaddyfile(t *testing.T) {
 
 func TestDefaultsAndBounds(t *testing.T) {
 	e := provisioned(t, nil)
-	if e.MessagesLimit != 500 || time.Duration(e.DurationLimit) != 5*time.Second {
+	if e.MessagesLimit != 500 || time.Duration(e.DurationLimit) != 5*time.Second || time.Duration(e.AckWait) != 30*time.Second {
 		t.Errorf("%+v", e)
 	}
 	for _, e := range []*Entrypoint{
 		{MessagesLimit: -1}, {MessagesLimit: 10_001}, {DurationLimit: -1}, {DurationLimit: caddy.Duration(time.Hour + 1)},
+		{AckWait: -1}, {AckWait: caddy.Duration(10*time.Minute + 1)},
 		{Reading: entrypoints.Reading{From: "2026-01-01T00:00:00Z"}},
 	} {
 		if err := errors.Join(e.Provision(caddy.Context{}), e.Validate()); err == nil {
@@ -100,7 +101,7 @@ func TestNeedsAndMatch(t *testing.T) {
 		e.QoS, e.Via, e.Fallback, e.From = message.AtMostOnce, "a", "b", "earliest"
 	})
 	n := e.Needs()
-	if n.Type != "http_get" || !n.Subscribe || n.Publish || !n.Resume || n.Acks || n.QoS != message.AtMostOnce ||
+	if n.Type != "http_get" || !n.Subscribe || n.Publish || !n.Resume || !n.Acks || n.QoS != message.AtMostOnce ||
 		n.Via != "a" || n.Fallback != "b" || n.From != "earliest" || !slices.Equal(n.Levels, message.Levels[:]) {
 		t.Errorf("%+v", n)
 	}

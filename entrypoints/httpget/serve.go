@@ -30,6 +30,7 @@ func (e *Entrypoint) Serve(w http.ResponseWriter, r *http.Request, s entrypoints
 	feed, err := s.Subscribe(r.Context(), entrypoints.Want{
 		Cursor: ask.cursor, Resuming: ask.resuming, From: ask.from,
 		Encoder: f.encoder(e), Wake: c.wakeUp, Brief: true, Limit: ask.limit,
+		AckWait: time.Duration(e.AckWait),
 	})
 	if err != nil {
 		return err

@@ -35,8 +35,16 @@ type lent struct {
 	settled  bool
 }
 
+// Lender is a feed whose deliveries can stay with the client after the session.
+type Lender interface {
+	entrypoints.Feed
+	// Hold ends reading, and gives back what was not polled, if the endpoint can do that
+	// while it still lends the rest. Poll must not be called any more; Settle may.
+	Hold(ctx context.Context) error
+}
+
 // Own makes a feed of a stream that belongs to the session alone.
-func Own(stream message.Stream, opt Options) entrypoints.Feed { return newOwn(stream, opt, 0) }
+func Own(stream message.Stream, opt Options) Lender { return newOwn(stream, opt, 0) }
 
 func newOwn(stream message.Stream, opt Options, seq uint64) *own {
 	o := &own{opt: opt, seq: seq, owes: opt.Mode == message.Member || opt.Mode == message.Shared}
@@ -212,6 +220,24 @@ func (o *own) Cursor(dst []byte) []byte {
 		return dst
 	}
 	return o.pos.AppendCursor(dst)
+}
+
+// Hold implements Lender.
+func (o *own) Hold(ctx context.Context) error {
+	o.pump.stop()
+	stopper, ok := o.pump.stream.(message.Stopper)
+	if !ok {
+		return nil // what comes meanwhile waits in the window
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	err := stopper.Stop(ctx)
+	rest := append(o.batch.Deliveries, o.pump.left()...)
+	o.batch.Deliveries = nil
+	if len(rest) > 0 && o.owes {
+		err = errors.Join(err, o.pump.stream.Settle(ctx, message.Release, rest...))
+	}
+	return err
 }
 
 // Close implements entrypoints.Feed.

@@ -135,3 +135,12 @@ func (p *pump) stop() {
 		<-p.done
 	}
 }
+
+// left is what was received and not taken before stop.
+func (p *pump) left() []message.Delivery {
+	if p.running {
+		batch := <-p.ready // at most one, and closed by now
+		return batch.Deliveries
+	}
+	return nil
+}

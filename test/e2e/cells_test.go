@@ -94,7 +94,7 @@ var lacking = []struct {
 	{"no Positions", []string{"Positions"}},
 	{"no Fenced", []string{"Fenced"}},
 	{"a log (Kafka)", []string{"PerSession"}},
-	{"topics (MQTT)", []string{"PerSession", "Positions", "Fenced"}},
+	{"topics (MQTT)", []string{"PerSession", "Positions"}},
 	{"a queue", []string{"PerSession", "Positions", "Copy"}},
 	{"a queue, shared", []string{"PerSession", "Positions", "Copy", "Exclusive", "Shared"}},
 	{"a lone copy", []string{"PerSession", "Positions", "Exclusive", "ManualSettle", "Fenced"}},
