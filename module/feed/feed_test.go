@@ -532,3 +532,42 @@ func TestOwnSettles(t *testing.T) {
 		}
 	})
 }
+
+// retaining is a stream whose broker keeps messages for those who come later.
+type retaining struct {
+	*tail
+	kept []string
+}
+
+func (s *retaining) Snapshot() []message.Delivery {
+	var all []message.Delivery
+	for _, p := range s.kept {
+		all = append(all, message.Delivery{Message: &message.Message{Payload: []byte(p)}})
+	}
+	return all
+}
+
+func TestWhoJoinsLaterGetsWhatTheBrokerKeeps(t *testing.T) {
+	h := newHistory()
+	s := &retaining{tail: h.open(0)}
+	l := feed.NewLog(s, 1<<20)
+	defer closeLog(t, l)
+	first := newClient(t)
+	first.feed = l.Follow(first.options(), nil)
+	defer first.close()
+	h.add("0")
+	same(t, first.read(1), numbers(0, 1))
+
+	s.kept = []string{"kept", "as", "well"}
+	later := newClient(t)
+	later.feed = l.Follow(later.options(), nil)
+	defer later.close()
+	h.add("1", "2")
+	same(t, later.read(2), []string{"kept", "as"})
+	same(t, later.read(3), []string{"well", "1", "2"})
+	same(t, first.read(2), numbers(1, 3))
+
+	leaving := newClient(t)
+	leaving.feed = l.Follow(leaving.options(), nil)
+	leaving.close() // with all of it unread
+}

@@ -29,15 +29,22 @@ type follower struct {
 	ahead *message.Position
 	pos   message.Position
 
+	// first is what the broker keeps for those who come later, until it was polled.
+	first []message.Delivery
+
 	own    *own // catching up; nil when following
 	closed bool
 	parked int // index in Log.waiting, or -1; guarded by Log.mu
 }
 
-// Follow joins the log behind its newest message.
+// Follow joins the log behind its newest message. What the broker keeps for those who come
+// later (retained messages) comes first.
 func (l *Log) Follow(opt Options, open Opener) entrypoints.Feed {
 	f := l.newFollower(opt, open)
-	f.at = l.newest()
+	f.at = l.newest() // before the snapshot: rather twice than not at all
+	if s, ok := l.stream.(message.Snapshotter); ok {
+		f.first = s.Snapshot()
+	}
 	return f
 }
 
@@ -118,6 +125,9 @@ func (f *follower) Poll(limit int) (entrypoints.Burst, error) {
 			return burst, nil
 		}
 	}
+	if len(f.first) > 0 {
+		return f.pollFirst(limit), nil
+	}
 	for {
 		burst, fallen, err := f.follow(limit)
 		switch {
@@ -141,6 +151,24 @@ func (f *follower) Poll(limit int) (entrypoints.Burst, error) {
 			}
 		}
 	}
+}
+
+// pollFirst encodes for this session alone: snapshots differ from one moment to the next.
+func (f *follower) pollFirst(limit int) entrypoints.Burst {
+	burst := entrypoints.Burst{First: f.seq + 1}
+	var buf []byte
+	for i := range f.first {
+		if limit > 0 && i == limit || len(buf) >= burstBytes {
+			break
+		}
+		buf = f.opt.Encoder.Append(buf, &f.first[i], nil)
+		burst.Messages++
+	}
+	f.first = f.first[burst.Messages:]
+	f.seq += uint64(burst.Messages)
+	f.frames = append(f.frames[:0], buf)
+	burst.Frames, burst.Bytes = f.frames, len(buf)
+	return burst
 }
 
 // changeOver moves from the session's own stream to the log, once everything that was
@@ -321,7 +349,7 @@ func (f *follower) Settle(_ context.Context, _ message.Settlement, seqs ...uint6
 // Close implements entrypoints.Feed.
 func (f *follower) Close(ctx context.Context) error {
 	f.leave()
-	f.at, f.part, f.frames = nil, nil, nil
+	f.at, f.part, f.first, f.frames = nil, nil, nil, nil
 	if f.own != nil {
 		return f.own.Close(ctx)
 	}
