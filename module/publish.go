@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 
+	"go.uber.org/zap"
+
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
 
@@ -30,7 +32,7 @@ func (s *session) Publish(ctx context.Context, messages ...*message.Message) ([]
 	}
 	results, rest := s.bounded(messages)
 	if len(rest) > 0 {
-		sent := s.pub.first.Publish(ctx, s.way.needs.QoS, rest...)
+		sent := s.publishBy(ctx, s.pub.first, rest)
 		if s.way.pubFallback != nil {
 			s.publishFallback(ctx, rest, sent)
 		}
@@ -38,6 +40,19 @@ func (s *session) Publish(ctx context.Context, messages ...*message.Message) ([]
 	}
 	s.countResults(results)
 	return results, nil
+}
+
+// publishBy asks a publisher. If it panics, that costs these messages and not the process: a
+// WebSocket publishes in a goroutine that nobody else guards.
+func (s *session) publishBy(ctx context.Context, p message.Publisher, messages []*message.Message) (results []message.Result) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			s.Logger().Error("the endpoint panicked while publishing", zap.Any("panic", cause), zap.Stack("stack"))
+			err := message.Errorf(message.OutcomeUnknown, "publishing failed within the gateway, whose log says why")
+			results = slices.Repeat([]message.Result{{Status: message.Unknown, Err: err}}, len(messages))
+		}
+	}()
+	return p.Publish(ctx, s.way.needs.QoS, messages...)
 }
 
 // bounded refuses messages that are over the endpoint's bound. results is nil when none is.
@@ -114,7 +129,7 @@ func (s *session) tryFallback(ctx context.Context, messages []*message.Message) 
 		}
 		s.pub.fallback = p
 	}
-	return s.pub.fallback.Publish(ctx, s.way.needs.QoS, messages...)
+	return s.publishBy(ctx, s.pub.fallback, messages)
 }
 
 // withIdentity returns the message with the ids of the exchange as headers. The client's

@@ -53,6 +53,8 @@ func (p *scriptedPublisher) result(payload string) message.Result {
 		return message.Result{Status: message.Unknown, Err: message.Errorf(message.OutcomeUnknown, "%s did not answer", p.name)}
 	case "silence":
 		return message.Result{}
+	case "panic":
+		panic("out of my depth")
 	}
 	return message.Result{Status: message.Stored, ID: p.name + "/" + payload}
 }
@@ -255,5 +257,21 @@ func TestPropagateIdentity(t *testing.T) {
 	}
 	if !slices.Equal(m.Headers, original) {
 		t.Errorf("the client's message became %v", m.Headers)
+	}
+}
+
+func TestAPanicCostsItsMessagesAlone(t *testing.T) {
+	s := publishingSession(t, &scriptedPublisher{name: "first"}, nil, 0)
+	results, err := s.Publish(t.Context(), texts("a", "panic", "b")...)
+	if err != nil || len(results) != 3 {
+		t.Fatalf("got %+v, %v", results, err)
+	}
+	for i, r := range results {
+		if r.Status != message.Unknown || message.KindOf(r.Err) != message.OutcomeUnknown {
+			t.Errorf("message %d: %+v", i, r)
+		}
+	}
+	if results, err = s.Publish(t.Context(), texts("c")...); err != nil || results[0].Status != message.Stored {
+		t.Errorf("afterwards: %+v, %v", results, err)
 	}
 }
