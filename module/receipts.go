@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -52,7 +54,10 @@ type receipt struct {
 	holder holder
 	feed   feed.Lender
 	upTo   uint64 // the sequence number of its last message
-	timer  *time.Timer
+	// ready is closed when the response is out and its session is over. A client can be
+	// faster with its next request.
+	ready chan struct{}
+	timer *time.Timer // nil before that
 }
 
 func newReceipts(log *zap.Logger) *receipts {
@@ -89,6 +94,22 @@ func (rs *receipts) unreserve(h holder) {
 	}
 }
 
+// add makes a receipt known before its response is written.
+func (rs *receipts) add(r *receipt) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.kept[r.id] = r
+}
+
+// forget gives back what nobody was given.
+func (rs *receipts) forget(ctx context.Context, r *receipt) error {
+	rs.mu.Lock()
+	delete(rs.kept, r.id)
+	rs.mu.Unlock()
+	close(r.ready)
+	return rs.drop(ctx, r)
+}
+
 // keep keeps r for as long as its client may take.
 func (rs *receipts) keep(ctx context.Context, r *receipt, wait time.Duration) error {
 	if err := r.feed.Hold(ctx); err != nil {
@@ -97,20 +118,20 @@ func (rs *receipts) keep(ctx context.Context, r *receipt, wait time.Duration) er
 	rs.mu.Lock()
 	if rs.closed {
 		rs.mu.Unlock()
-		return rs.drop(ctx, r)
+		return rs.forget(ctx, r)
 	}
 	defer rs.mu.Unlock()
-	rs.kept[r.id] = r
 	r.timer = time.AfterFunc(wait, func() { rs.expire(r.id) })
+	close(r.ready)
 	return nil
 }
 
-// take removes a receipt; ok is false when somebody else was faster.
-func (rs *receipts) take(id string, may func(*receipt) bool) (r *receipt, ok bool) {
+// take removes a receipt that is ready; ok is false when somebody else was faster.
+func (rs *receipts) take(id string) (r *receipt, ok bool) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	r, ok = rs.kept[id]
-	if !ok || !may(r) {
+	if !ok || r.timer == nil {
 		return nil, false
 	}
 	delete(rs.kept, id)
@@ -119,12 +140,29 @@ func (rs *receipts) take(id string, may func(*receipt) bool) (r *receipt, ok boo
 	return r, true
 }
 
-func anybody(*receipt) bool { return true }
+// await returns when the receipt, if it is known and the holder's, is ready to be taken.
+func (rs *receipts) await(ctx context.Context, id string, h holder) bool {
+	rs.mu.Lock()
+	r, ok := rs.kept[id]
+	rs.mu.Unlock()
+	if !ok || r.holder != h {
+		return false
+	}
+	select {
+	case <-r.ready:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
 
 // redeem settles what the receipt stands for. One that is not known (any more, or here)
 // settles nothing: its messages come again.
 func (rs *receipts) redeem(ctx context.Context, id string, h holder) {
-	r, ok := rs.take(id, func(r *receipt) bool { return r.holder == h })
+	if !rs.await(ctx, id, h) {
+		return
+	}
+	r, ok := rs.take(id)
 	if !ok {
 		return
 	}
@@ -142,7 +180,7 @@ func (rs *receipts) redeem(ctx context.Context, id string, h holder) {
 
 // expire gives back what nobody has confirmed in time.
 func (rs *receipts) expire(id string) {
-	r, ok := rs.take(id, anybody)
+	r, ok := rs.take(id)
 	if !ok {
 		return
 	}
@@ -163,10 +201,7 @@ func (rs *receipts) drop(ctx context.Context, r *receipt) error {
 func (rs *receipts) close() {
 	rs.mu.Lock()
 	rs.closed = true
-	ids := make([]string, 0, len(rs.kept))
-	for id := range rs.kept {
-		ids = append(ids, id)
-	}
+	ids := slices.Collect(maps.Keys(rs.kept)) // those that are not ready yet find it closed
 	rs.mu.Unlock()
 	var all sync.WaitGroup
 	for _, id := range ids {
@@ -196,7 +231,9 @@ type lending struct {
 
 // lend wraps a feed, for which room was reserved.
 func (rs *receipts) lend(f feed.Lender, h holder, wait time.Duration) entrypoints.Feed {
-	return &lending{Lender: f, kept: rs, r: &receipt{id: newReceiptID(), holder: h, feed: f}, wait: wait}
+	r := &receipt{id: newReceiptID(), holder: h, feed: f, ready: make(chan struct{})}
+	rs.add(r)
+	return &lending{Lender: f, kept: rs, r: r, wait: wait}
 }
 
 // Poll implements entrypoints.Feed.
@@ -225,5 +262,5 @@ func (l *lending) Close(ctx context.Context) error {
 	if l.written && l.r.upTo > 0 {
 		return l.kept.keep(ctx, l.r, l.wait)
 	}
-	return l.kept.drop(ctx, l.r)
+	return l.kept.forget(ctx, l.r)
 }

@@ -1,6 +1,7 @@
 package module
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -225,6 +226,66 @@ func TestWhatWasNotGivenGoesToOthers(t *testing.T) {
 	if kept, _ := l.kept(); kept != 1 {
 		t.Errorf("%d receipts are kept, want that of the second response", kept)
 	}
+}
+
+// A client that has its response can present the receipt before the session that gave it
+// is over.
+func TestAReceiptCanBePresentedAtOnce(t *testing.T) {
+	l := newLender(t)
+	rs := l.unit.receipts
+	h := holder{client: "alice"}
+	held := make(chan struct{})
+	f := &slowToHold{settled: make(chan int, 1), hold: held}
+	if err := rs.reserve(h, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	lent := rs.lend(f, h, time.Hour)
+	if _, err := lent.Poll(0); err != nil {
+		t.Fatal(err)
+	}
+	receipt := string(lent.Cursor(nil))
+	if err := lent.Written(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := lent.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	wg.Go(func() { rs.redeem(t.Context(), receipt, h) })
+	select {
+	case <-f.settled:
+		t.Error("it was settled while its session was still in the feed")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(held)
+	if n := receive(t, f.settled, "the settlement"); n != 2 {
+		t.Errorf("%d messages were settled", n)
+	}
+	wg.Wait()
+}
+
+// slowToHold is a feed of two messages.
+type slowToHold struct {
+	hold    chan struct{}
+	settled chan int
+}
+
+func (f *slowToHold) Poll(int) (entrypoints.Burst, error) {
+	return entrypoints.Burst{Messages: 2, First: 1}, nil
+}
+func (f *slowToHold) Written(context.Context) error { return nil }
+func (f *slowToHold) Cursor(dst []byte) []byte      { return dst }
+func (f *slowToHold) Close(context.Context) error   { return nil }
+func (f *slowToHold) Hold(context.Context) error {
+	<-f.hold
+	return nil
+}
+
+func (f *slowToHold) Settle(_ context.Context, _ message.Settlement, seqs ...uint64) error {
+	f.settled <- len(seqs)
+	return nil
 }
 
 // Presenting a receipt, its expiry and the end of the API can coincide.
