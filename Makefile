@@ -14,10 +14,10 @@ unit:           ## the tests that need no broker
 	@scripts/unit.sh
 integration:    ## the tests with the brokers that the environment names
 	@scripts/integration.sh
-soak:           ## the long ones
-	MESSAGE_API_SOAK=1 go test -count=1 -timeout 60m -v ./test/soak/...
+soak:           ## the long ones, and what is lost in 200,000 messages while everything breaks
+	MESSAGE_API_SOAK=1 go test -count=1 -timeout 60m -v ./test/soak/... ./test/history/...
 bench:          ## ratios beside plain clients and plain Caddy
-	@if scripts/kafka.sh status >/dev/null 2>&1; then eval "$$(scripts/kafka.sh env)"; fi; go run ./bench
+	@eval "$$(scripts/brokers.sh env)"; unset MQTT_ADDR; go run ./bench # a Mosquitto of its own, that saves nothing
 lint:           ## formatting, vet, staticcheck, shellcheck
 	@scripts/lint.sh
 fmt:
@@ -26,11 +26,11 @@ xcaddy:         ## bin/caddy-xcaddy from xcaddy.json
 	@scripts/xcaddy.sh
 tools:          ## bin/tools
 	@scripts/tools.sh
-brokers-up:     ## the Apache Kafka that the tests share
-	@scripts/kafka.sh up
+brokers-up:     ## the Apache Kafka, RabbitMQ and Mosquitto that the tests share
+	@scripts/brokers.sh up
 brokers-down:
-	@scripts/kafka.sh down
+	@scripts/brokers.sh down
 brokers-status:
-	@scripts/kafka.sh status
+	@scripts/brokers.sh status
 clean: brokers-down ## everything that was made here; Go's caches stay
 	rm -rf bin dist .brokers

@@ -5,7 +5,7 @@
 #   scripts/install.sh [-n] PROGRAM…     -n only tells whether it could: if not, it prints
 #                                        "what|what to do" and fails
 #
-# Programs: cc curl kcat chromium java mvn shellcheck
+# Programs: cc curl kcat chromium java mvn rabbitmq-server amqp-publish mosquitto mosquitto_pub shellcheck
 set -euo pipefail
 
 package_of() {
@@ -13,7 +13,9 @@ package_of() {
 	cc) echo gcc libc6-dev ;;
 	java) echo default-jre-headless ;;
 	mvn) echo maven ;;
-	curl | kcat | chromium | shellcheck) echo "$1" ;;
+	amqp-publish) echo amqp-tools ;;
+	mosquitto_pub) echo mosquitto-clients ;;
+	curl | kcat | chromium | shellcheck | rabbitmq-server | mosquitto) echo "$1" ;;
 	*)
 		echo "install.sh: no package is known for $1" >&2
 		exit 2
@@ -44,9 +46,12 @@ if [ "${1:-}" = -n ]; then
 	shift
 fi
 
+# Ordinary users have no directories of servers on their PATH.
+has() { PATH=$PATH:/usr/local/sbin:/usr/sbin command -v "$1" >/dev/null; }
+
 packages=()
 for program in "$@"; do
-	if ! command -v "$program" >/dev/null; then
+	if ! has "$program"; then
 		read -ra names <<<"$(package_of "$program")"
 		packages+=("${names[@]}")
 	fi

@@ -50,7 +50,7 @@ fetch_jars() {
 brokerctl() {
 	mkdir -p bin
 	go build -o bin/brokerctl ./test/brokers/brokerctl
-	bin/brokerctl -dir "$dir" "$@"
+	bin/brokerctl -dir .brokers kafka "$@"
 }
 
 case "${1:-}" in

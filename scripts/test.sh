@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
 # Everything the tests need on a fresh Debian machine, and all tests: first those that need
-# no broker, then what is missing is installed, an Apache Kafka is started, and the rest
-# runs. The last lines say what passed, and loudly what could not be had.
+# no broker, then what is missing is installed, Apache Kafka, RabbitMQ and Mosquitto are
+# started, and the rest runs. The last lines say what passed, and loudly what could not be had.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 summary=()
-started=
+started=()
+without=
 phase="looking around"
 
 finish() {
 	local status=$?
 	trap - EXIT
-	if [ -n "$started" ]; then
-		scripts/kafka.sh down || status=1
-	fi
+	local broker
+	for broker in "${started[@]}"; do
+		"scripts/$broker.sh" down || status=1
+	done
 	echo
 	echo "======== summary ========"
 	[ ${#summary[@]} = 0 ] || printf '%s\n' "${summary[@]}"
@@ -30,24 +32,29 @@ install_or_tell() {
 	summary+=("NOT RUN $2: $1 could not be installed")
 }
 
-start_kafka() {
-	local reason
-	if scripts/kafka.sh status >/dev/null 2>&1; then
-		echo "test.sh: using the Apache Kafka that runs already"
-	elif reason=$(scripts/kafka.sh jars 2>&1); then
-		started=yes
-		scripts/kafka.sh up
+# Starts a broker by its script, unless it runs already. One that can't be had (3) is told;
+# one that is there and does not start fails.
+start() { # script, name, the variable that makes tests do without it
+	local reason status=0
+	if "scripts/$1.sh" status >/dev/null 2>&1; then
+		echo "test.sh: using the $2 that runs already"
 	else
-		echo "$reason" >&2
-		summary+=("NOT RUN on Apache Kafka: $(tail -n 1 <<<"$reason")")
-		export MESSAGE_API_NO_KAFKA=1
-		return
+		reason=$("scripts/$1.sh" up 2>&1) || status=$?
+		echo "$reason"
+		if [ "$status" = 3 ]; then
+			summary+=("NOT RUN on $2: $(tail -n 1 <<<"$reason")")
+			without+=", without $2"
+			export "$3=1"
+			return
+		fi
+		[ "$status" = 0 ] || exit "$status"
+		started+=("$1")
 	fi
-	eval "$(scripts/kafka.sh env)"
+	eval "$("scripts/$1.sh" env)"
 }
 
 trap finish EXIT
-scripts/preflight.sh go disk=4 install=cc,curl,kcat,chromium,java,mvn
+scripts/preflight.sh go disk=4 install=cc,curl,kcat,chromium,java,mvn,rabbitmq-server,amqp-publish,mosquitto,mosquitto_pub
 scripts/install.sh cc
 
 phase="unit tests"
@@ -59,12 +66,21 @@ phase="getting what the integration tests need"
 scripts/install.sh curl
 install_or_tell kcat "with kcat, the foreign Kafka client"
 install_or_tell chromium "in a browser"
-command -v chromium >/dev/null || export MESSAGE_API_NO_CHROMIUM=1
+if ! command -v chromium >/dev/null; then
+	export MESSAGE_API_NO_CHROMIUM=1
+	without+=", without a browser"
+fi
 install_or_tell java "on Apache Kafka"
 install_or_tell mvn "on Apache Kafka"
-start_kafka
+install_or_tell rabbitmq-server "on RabbitMQ"
+install_or_tell amqp-publish "with amqp-tools, the foreign AMQP client"
+install_or_tell mosquitto "on Mosquitto"
+install_or_tell mosquitto_pub "with mosquitto_pub and mosquitto_sub, the foreign MQTT clients"
+start kafka "Apache Kafka" MESSAGE_API_NO_KAFKA
+start rabbitmq RabbitMQ MESSAGE_API_NO_RABBITMQ
+start mosquitto Mosquitto MESSAGE_API_NO_MOSQUITTO
 
 phase="integration tests"
 SECONDS=0
 scripts/integration.sh
-summary+=("integration tests: passed in $SECONDS s${MESSAGE_API_NO_KAFKA:+, without Apache Kafka}${MESSAGE_API_NO_CHROMIUM:+, without a browser}")
+summary+=("integration tests: passed in $SECONDS s$without")

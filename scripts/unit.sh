@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Runs vet and all tests in their short form, with nothing but Go and a C compiler (which the
-# race detector needs). What wants Apache Kafka, a browser, or minutes, is skipped here: that is what
+# race detector needs). What wants a broker, a browser, or minutes, is skipped here: that is what
 # scripts/integration.sh is for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 unset KAFKA_ADDR KAFKA_SASL_ADDR KAFKA_TLS_ADDR KAFKA_SASL_TLS_ADDR KAFKA_CERTS
-export MESSAGE_API_NO_KAFKA=1 MESSAGE_API_NO_CHROMIUM=1
+unset RABBITMQ_ADDR RABBITMQ_TLS_ADDR RABBITMQ_API RABBITMQ_CERTS
+unset MQTT_ADDR MQTT_TLS_ADDR MQTT_MTLS_ADDR MQTT_WS_ADDR MQTT_WSS_ADDR MQTT_AUTH_ADDR MQTT_CERTS
+export MESSAGE_API_NO_KAFKA=1 MESSAGE_API_NO_RABBITMQ=1 MESSAGE_API_NO_MOSQUITTO=1 MESSAGE_API_NO_CHROMIUM=1
 go vet ./...
 go test -race -short -timeout 5m "$@" ./...

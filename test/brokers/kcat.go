@@ -53,7 +53,7 @@ func kcat(t testing.TB, input io.Reader, args ...string) []byte {
 	t.Helper()
 	program, err := exec.LookPath("kcat")
 	if err != nil {
-		missing(t, "kcat is not installed (apt-get install kcat)")
+		missing(t, apacheKafka, "kcat is not installed (apt-get install kcat)")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), kcatTimeout)
 	defer cancel()

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/caddy-message-api/caddy-message-api/test/brokers/kafka"
+	"github.com/caddy-message-api/caddy-message-api/test/brokers/server"
 )
 
 // Proxy is a TCP proxy whose network breaks on demand. It begins whole. Its methods may be
@@ -36,11 +36,11 @@ type link struct {
 // NewProxy makes a proxy in front of upstream, on a port that stays its own.
 func NewProxy(t testing.TB, upstream string) *Proxy {
 	t.Helper()
-	port, err := kafka.FreePorts(1)
+	port, err := server.FreePorts(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return NewProxyAt(t, kafka.Loopback(port), upstream)
+	return NewProxyAt(t, server.Loopback(port), upstream)
 }
 
 // NewProxyAt makes a proxy that listens on addr.

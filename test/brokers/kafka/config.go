@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"text/template"
+
+	"github.com/caddy-message-api/caddy-message-api/test/brokers/server"
 )
 
 //go:embed server.properties.tmpl
@@ -43,14 +45,14 @@ type Listeners struct {
 	// SASLTLS is SASL in TLS.
 	SASLTLS string
 	// Certificates belong to TLS and SASLTLS.
-	Certificates Certificates
+	Certificates server.Certificates
 }
 
 // Listeners returns the node's addresses.
 func (n Node) Listeners() Listeners {
 	return Listeners{
 		Plain: n.address(plainPort), SASL: n.address(saslPort), TLS: n.address(tlsPort),
-		SASLTLS: n.address(saslTLSPort), Certificates: CertificatesIn(filepath.Join(n.Dir, "certs")),
+		SASLTLS: n.address(saslTLSPort), Certificates: server.CertificatesIn(filepath.Join(n.Dir, "certs")),
 	}
 }
 
@@ -58,7 +60,7 @@ func (n Node) Listeners() Listeners {
 // proxy that listens there stays between client and broker.
 func (n Node) Proxied() (listener, proxy string) { return n.address(proxiedPort), n.address(proxyPort) }
 
-func (n Node) address(port int) string { return Loopback(n.FirstPort + port) }
+func (n Node) address(port int) string { return server.Loopback(n.FirstPort + port) }
 
 func (n Node) properties() string { return filepath.Join(n.Dir, "server.properties") }
 

@@ -2,28 +2,23 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
-	"time"
+
+	"github.com/caddy-message-api/caddy-message-api/test/brokers/server"
 )
 
 // The users that every node knows, on each of its SASL listeners.
 const (
 	// User may do everything. The client certificate names it too.
-	User = "alice"
+	User = server.User
 	// Stranger may log in and is denied everything else.
-	Stranger = "bob"
+	Stranger = server.Stranger
 	// Password is that of both.
-	Password = "correct-horse"
+	Password = server.Password
 )
-
-// StopGrace is how long a node has to end by itself after SIGTERM.
-const StopGrace = 15 * time.Second
 
 // Node is one Apache Kafka on disk, running or not. The same directory can be started
 // again and again, with the same ports and data.
@@ -35,6 +30,12 @@ type Node struct {
 	// FirstPort is the first of Ports consecutive ports.
 	FirstPort int
 }
+
+// Name is what it is.
+func (n Node) Name() string { return "Apache Kafka" }
+
+// Addr is where clients find it.
+func (n Node) Addr() string { return n.Listeners().Plain }
 
 // Log is the file that the broker's output is appended to, over all its starts.
 func (n Node) Log() string { return filepath.Join(n.Dir, "kafka.log") }
@@ -48,11 +49,8 @@ func (n Node) Prepare(ctx context.Context) error {
 	if err := n.writeConfiguration(); err != nil {
 		return fmt.Errorf("writing Kafka's configuration: %w", err)
 	}
-	certs := filepath.Join(n.Dir, "certs")
-	if _, err := os.Stat(CertificatesIn(certs).server); errors.Is(err, os.ErrNotExist) {
-		if err := makeCertificates(certs); err != nil {
-			return fmt.Errorf("making certificates: %w", err)
-		}
+	if err := server.MakeCertificates(filepath.Join(n.Dir, "certs")); err != nil {
+		return fmt.Errorf("making certificates: %w", err)
 	}
 	if _, err := os.Stat(filepath.Join(n.Dir, "data", "meta.properties")); err == nil {
 		return nil
@@ -78,19 +76,14 @@ func (n Node) format(ctx context.Context) error {
 	return nil
 }
 
-// Command is the broker in the foreground, its output appended to Log. The caller starts
-// it, and closes the file in Stdout when it has.
-func (n Node) Command() (*exec.Cmd, error) {
+// Commands is the broker in the foreground, its output appended to Log.
+func (n Node) Commands() ([]*exec.Cmd, error) {
 	cmd, err := n.java("-Xmx512m", "kafka.Kafka", n.properties())
 	if err != nil {
 		return nil, err
 	}
-	log, err := os.OpenFile(n.Log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	cmd.Dir, cmd.Stdout, cmd.Stderr = n.Dir, log, log
-	return cmd, nil
+	cmd.Dir = n.Dir
+	return []*exec.Cmd{cmd}, nil
 }
 
 func (n Node) java(option, class string, args ...string) (*exec.Cmd, error) {
@@ -123,60 +116,5 @@ func HasJars(libs string) bool {
 	return err == nil && len(found) > 0
 }
 
-// ErrPortTaken is returned by Await when the node ended because somebody else listens on
-// one of its ports.
-var ErrPortTaken = errors.New("a port of the broker is taken")
-
-// Await waits until the broker answers. ended must be closed when its process has ended.
-func (n Node) Await(ctx context.Context, ended <-chan struct{}) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ready := make(chan error, 1)
-	go func() { ready <- awaitBroker(ctx, n.Listeners().Plain) }()
-	select {
-	case err := <-ready:
-		if err != nil {
-			return fmt.Errorf("%w; the end of its log:\n%s", err, n.LogTail())
-		}
-		return nil
-	case <-ended:
-		cancel()
-		<-ready
-		tail := n.LogTail()
-		if strings.Contains(tail, "Address already in use") {
-			return ErrPortTaken
-		}
-		return fmt.Errorf("the broker ended at once; the end of its log:\n%s", tail)
-	}
-}
-
-// LogTail is the end of the log, for error messages.
-func (n Node) LogTail() string {
-	const most = 6000
-	log, err := os.ReadFile(n.Log())
-	if err != nil {
-		return err.Error()
-	}
-	if len(log) > most {
-		log = log[len(log)-most:]
-	}
-	return string(log)
-}
-
-// End asks a process to end, and makes it when it takes longer than StopGrace. ended must
-// be closed when it has.
-func End(process *os.Process, ended <-chan struct{}) error {
-	if err := process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	select {
-	case <-ended:
-		return nil
-	case <-time.After(StopGrace):
-	}
-	if err := process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	<-ended
-	return nil
-}
+// Ready asks the broker whether it can be used.
+func (n Node) Ready(ctx context.Context) error { return askForBroker(ctx, n.Listeners().Plain) }

@@ -1,4 +1,4 @@
-package brokers
+package server
 
 import (
 	"os/exec"

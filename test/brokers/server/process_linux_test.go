@@ -1,4 +1,4 @@
-package brokers
+package server
 
 import (
 	"bufio"
@@ -16,12 +16,12 @@ import (
 // its brokers behind.
 func TestChildDiesWithItsParent(t *testing.T) {
 	if os.Getenv("BROKERS_TEST_PARENT") == "1" {
-		p, err := startProcess(exec.Command("sleep", "600"))
+		p, err := StartProcess(exec.Command("sleep", "600"), func() {})
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Printf("child %d\n", p.cmd.Process.Pid)
-		<-p.ended
+		fmt.Printf("child %d\n", p.Pid)
+		<-p.Ended
 		return
 	}
 	parent := exec.Command(os.Args[0], "-test.run=^TestChildDiesWithItsParent$")

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package brokers
+package server
 
 import "os/exec"
 

@@ -1,4 +1,4 @@
-package kafka
+package server
 
 import (
 	"crypto/ecdsa"
@@ -12,35 +12,43 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
 // Certificates are the files of a certificate authority made for one broker.
 type Certificates struct {
+	// Dir is where the files are.
+	Dir string
 	// CA is the authority's certificate, which clients must trust.
 	CA string
 	// ClientCert and ClientKey identify a client as User.
 	ClientCert, ClientKey string
-	// server is the broker's own key and chain in one file.
-	server string
+	// ServerCert is the broker's own chain, ServerKey its key, and ServerKeystore both in
+	// one file.
+	ServerCert, ServerKey, ServerKeystore string
 }
 
-// CertificatesIn names the files of a directory that a node has filled.
+// CertificatesIn names the files of a directory that MakeCertificates has filled.
 func CertificatesIn(dir string) Certificates {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	return Certificates{
-		CA: in("ca.pem"), ClientCert: in("client.pem"), ClientKey: in("client-key.pem"),
-		server: in("server-keystore.pem"),
+		Dir: dir,
+		CA:  in("ca.pem"), ClientCert: in("client.pem"), ClientKey: in("client-key.pem"),
+		ServerCert: in("server.pem"), ServerKey: in("server-key.pem"), ServerKeystore: in("server-keystore.pem"),
 	}
 }
 
-// makeCertificates writes a new authority, a server certificate for localhost and a client
-// certificate into dir.
-func makeCertificates(dir string) error {
+// MakeCertificates writes a new authority, a server certificate for localhost and a client
+// certificate into dir, unless they are there.
+func MakeCertificates(dir string) error {
+	files := CertificatesIn(dir)
+	if _, err := os.Stat(files.ClientKey); err == nil {
+		return nil
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	files := CertificatesIn(dir)
 	ca := certificate("Test CA")
 	ca.IsCA, ca.BasicConstraintsValid, ca.KeyUsage = true, true, x509.KeyUsageCertSign
 	authority, err := issue(ca, nil)
@@ -61,13 +69,19 @@ func makeCertificates(dir string) error {
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{
-		files.CA:         authority.certPEM,
-		files.server:     append(append(broker.keyPEM, broker.certPEM...), authority.certPEM...),
-		files.ClientCert: client.certPEM,
-		files.ClientKey:  client.keyPEM,
+	chain := slices.Concat(broker.certPEM, authority.certPEM)
+	for _, file := range []struct {
+		name    string
+		content []byte
+	}{
+		{files.CA, authority.certPEM},
+		{files.ServerCert, chain},
+		{files.ServerKey, broker.keyPEM},
+		{files.ServerKeystore, slices.Concat(broker.keyPEM, chain)},
+		{files.ClientCert, client.certPEM},
+		{files.ClientKey, client.keyPEM}, // the last: where it is, all are
 	} {
-		if err := os.WriteFile(name, content, 0o600); err != nil {
+		if err := os.WriteFile(file.name, file.content, 0o600); err != nil {
 			return err
 		}
 	}
