@@ -24,8 +24,8 @@ var helpers = []string{"entrypoints/entrypointtest", "endpoints/endpointtest", "
 // gateway may know them.
 var testRooms = []string{"test", "bench", "entrypoints/entrypointtest", "endpoints/endpointtest"}
 
-// clients are libraries that speak one protocol, and the only room in the gateway that may
-// know each. An empty room is none: they are for tests.
+// clients are libraries that speak one protocol, and the only rooms in the gateway that may
+// know each, with a blank between. An empty room is none: they are for tests.
 var clients = map[string]string{
 	"github.com/segmentio/kafka-go":       "endpoints/kafka",
 	"github.com/twmb/franz-go":            "",
@@ -34,7 +34,7 @@ var clients = map[string]string{
 	"solace.dev/go/messaging":             "endpoints/solace",
 	"github.com/Azure/azure-sdk-for-go":   "endpoints/servicebus",
 	"github.com/Azure/go-amqp":            "endpoints/servicebus",
-	"github.com/gorilla/websocket":        "entrypoints/websocket",
+	"github.com/gorilla/websocket":        "entrypoints/websocket endpoints/mqtt5",
 	"github.com/coder/websocket":          "",
 	"github.com/chromedp/chromedp":        "",
 	"go.uber.org/goleak":                  "",
@@ -73,8 +73,8 @@ func violations(p pkg) []string {
 	complain := func(what, why string) { found = append(found, here+" imports "+what+": "+why) }
 	isTest := slices.ContainsFunc(testRooms, func(room string) bool { return in(here, room) })
 	for _, path := range p.Imports {
-		if room, known := clientRoom(path); known && !isTest && (room == "" || !in(here, room)) {
-			complain(path, clientRule(room))
+		if rooms, known := clientRooms(path); known && !isTest && !slices.ContainsFunc(rooms, func(room string) bool { return in(here, room) }) {
+			complain(path, clientRule(rooms))
 		}
 		there, ours := local(path)
 		if !ours {
@@ -99,22 +99,22 @@ func violations(p pkg) []string {
 	return found
 }
 
-// clientRoom finds the rule of the longest prefix.
-func clientRoom(path string) (room string, known bool) {
+// clientRooms finds the rule of the longest prefix.
+func clientRooms(path string) (rooms []string, known bool) {
 	longest := ""
 	for library, r := range clients {
 		if in(path, library) && len(library) > len(longest) {
-			longest, room, known = library, r, true
+			longest, rooms, known = library, strings.Fields(r), true
 		}
 	}
-	return room, known
+	return rooms, known
 }
 
-func clientRule(room string) string {
-	if room == "" {
+func clientRule(rooms []string) string {
+	if len(rooms) == 0 {
 		return "it is for tests"
 	}
-	return "only " + room + " may know it"
+	return "only " + strings.Join(rooms, " and ") + " may know it"
 }
 
 // isGuest reports whether a package is, or belongs to, one entrypoint, endpoint or plan.
@@ -209,6 +209,8 @@ func TestTheImportRuleBites(t *testing.T) {
 		{here: "plans/keyless", imports: project + "/plans/jwt", wrong: true},
 		{here: "plans", imports: project + "/plans/jwt", wrong: true},
 		{here: "entrypoints/websocket", imports: "github.com/gorilla/websocket"},
+		{here: "endpoints/mqtt5", imports: "github.com/gorilla/websocket"},
+		{here: "endpoints/kafka", imports: "github.com/gorilla/websocket", wrong: true},
 		{here: "entrypoints/sse", imports: "github.com/gorilla/websocket", wrong: true},
 		{here: "module", imports: project + "/entrypoints"},
 		{here: "module/feed", imports: project + "/endpoints/mock", wrong: true},
