@@ -5,12 +5,15 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/caddy-message-api/caddy-message-api/bench/kafka"
+	"github.com/caddy-message-api/caddy-message-api/bench/plain"
+	"github.com/caddy-message-api/caddy-message-api/test/brokers"
 )
 
 // TestMain lets this binary be its own child, as the program does.
@@ -90,10 +93,19 @@ func TestWhatIsMeasured(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts several Caddies")
 	}
-	t.Setenv("KAFKA_ADDR", "")
+	for _, name := range []string{"KAFKA_ADDR", "RABBITMQ_ADDR", "MQTT_ADDR"} {
+		t.Setenv(name, "")
+	}
+	pattern, want := "^(mock/|kafka/|fanout/.*/100/closed", 11
+	if !brokers.WithoutRabbitMQ() {
+		pattern, want = pattern+"|rabbitmq/", want+5
+	}
+	if !brokers.WithoutMosquitto() {
+		pattern, want = pattern+"|mqtt/", want+4
+	}
 	file := filepath.Join(t.TempDir(), "figures.json")
 	opt, err := parse([]string{"-quick", "-rounds", "1", "-scale", "0.05", "-server-cpu", "-1", "-load-cpu", "-1",
-		"-json", file, "-run", "^(mock/|kafka/|fanout/.*/100/closed)"})
+		"-json", file, "-run", pattern + ")"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,8 +120,8 @@ func TestWhatIsMeasured(t *testing.T) {
 	if err := json.Unmarshal(raw, &rep); err != nil {
 		t.Fatal(err)
 	}
-	if len(rep.Benchmarks) != 11 {
-		t.Errorf("%d benchmarks were measured, want 11", len(rep.Benchmarks))
+	if len(rep.Benchmarks) != want {
+		t.Errorf("%d benchmarks were measured, want %d; not measured: %v", len(rep.Benchmarks), want, rep.NotMeasured)
 	}
 	for _, b := range rep.Benchmarks {
 		for side, samples := range b.Rounds {
@@ -133,6 +145,21 @@ func TestOptions(t *testing.T) {
 	e := &env{opt: opt, ctx: t.Context()}
 	if err := e.measureAll(benchmarks(opt)); err == nil || !strings.Contains(err.Error(), "-list") {
 		t.Errorf("the error is %v", err)
+	}
+}
+
+// What needs a broker that is not installed is no failure, and not silent.
+func TestNotMeasured(t *testing.T) {
+	opt, err := parse([]string{"-run", "^absent$"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &env{opt: opt, ctx: t.Context()}
+	absent := &benchmark{name: "absent", start: func(*env) (*setup, error) {
+		return nil, plain.ErrMissing{Err: errors.New("it is not installed")}
+	}}
+	if err := e.measureAll([]*benchmark{absent}); err != nil {
+		t.Errorf("it is an error: %v", err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-message-api/caddy-message-api/bench/kafka"
 	"github.com/caddy-message-api/caddy-message-api/bench/load"
+	"github.com/caddy-message-api/caddy-message-api/bench/plain"
 )
 
 // The plain clients that the gateway is compared with.
@@ -80,7 +81,7 @@ func kafkaSetup(e *env, name string, fill int) (*kafka.Broker, *server, string, 
 	return b, s, topic, err
 }
 
-func startKafkaPublish(e *env, n int, plain ...string) (*setup, error) {
+func startKafkaPublish(e *env, n int, ops ...string) (*setup, error) {
 	b, s, topic, err := kafkaSetup(e, "publish", 0)
 	if err != nil {
 		return nil, err
@@ -88,27 +89,28 @@ func startKafkaPublish(e *env, n int, plain ...string) (*setup, error) {
 	post := load.Request(http.MethodPost, s.addr, "/kafka", "*/*", load.Content())
 	set := &setup{close: s.Close, sides: []side{callers(s, "gateway", n, post, statusAccepted)}}
 	names := map[string]string{"kafka-write": plainWriter, "kafka-produce": plainProduce}
-	for _, op := range plain {
-		set.sides = append(set.sides, plainPublish(s, names[op], op, kafka.PublishArgs{Addr: b.Addr, Topic: topic, Callers: n}))
+	for _, op := range ops {
+		set.sides = append(set.sides, plainPublish(s, names[op], op, func(d time.Duration) any {
+			return kafka.PublishArgs{Addr: b.Addr, Topic: topic, Callers: n, For: d}
+		}))
 	}
 	return set, nil
 }
 
-// plainPublish runs a plain client in the server's process, on the server's CPU.
-func plainPublish(s *server, name, op string, args kafka.PublishArgs) side {
+// plainPublish runs a plain client in the server's process, on the server's CPU. args are
+// the operation's for so long a time.
+func plainPublish(s *server, name, op string, args func(time.Duration) any) side {
 	return side{name, func(r *round) (one sample, err error) {
-		args.For = warmUp
-		if err := s.Call(op, args, nil); err != nil {
+		if err := s.Call(op, args(warmUp), nil); err != nil {
 			return one, err
 		}
 		err = r.profiled(s, name, func() error {
-			args.For = r.length(1500 * time.Millisecond)
 			m, err := s.meter()
 			if err != nil {
 				return err
 			}
-			var calls kafka.Calls
-			if err := s.Call(op, args, &calls); err != nil {
+			var calls plain.Calls
+			if err := s.Call(op, args(r.length(1500*time.Millisecond)), &calls); err != nil {
 				return err
 			}
 			one, err = m.end(int64(len(calls.Took)), 0)
@@ -133,8 +135,8 @@ func startKafkaRead(e *env, ours func(*server, int) (side, error)) (*setup, erro
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	plain := kafka.ReadArgs{Addr: b.Addr, Topic: topic, Messages: n}
-	return &setup{close: s.Close, sides: []side{gateway, plainRead(s, plain)}}, nil
+	args := kafka.ReadArgs{Addr: b.Addr, Topic: topic, Messages: n}
+	return &setup{close: s.Close, sides: []side{gateway, plainRead(s, args)}}, nil
 }
 
 // plainRead reads with plain clients, whose end is not part of the time.

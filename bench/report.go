@@ -136,13 +136,15 @@ func (r *result) judge(g *goal) verdict {
 
 // report prints results as they come, and keeps them for the JSON file.
 type report struct {
-	env            *env
-	Machine        string        `json:"machine"`
-	Broker         string        `json:"broker,omitempty"`
-	Quick          bool          `json:"quick,omitempty"`
-	Rounds         int           `json:"rounds"`
-	Date           time.Time     `json:"date"`
-	Benchmarks     []*jsonResult `json:"benchmarks"`
+	env        *env
+	Machine    string        `json:"machine"`
+	Brokers    []string      `json:"brokers,omitempty"`
+	Quick      bool          `json:"quick,omitempty"`
+	Rounds     int           `json:"rounds"`
+	Date       time.Time     `json:"date"`
+	Benchmarks []*jsonResult `json:"benchmarks"`
+	// NotMeasured are those whose broker is not installed.
+	NotMeasured    []string `json:"not_measured,omitempty"`
 	good, bad, all int
 }
 
@@ -205,6 +207,12 @@ func (r *report) add(res *result) {
 	r.Benchmarks = append(r.Benchmarks, out)
 }
 
+// skip tells of a benchmark whose broker is not there.
+func (r *report) skip(name string, why error) {
+	fmt.Printf("%s: NOT MEASURED: %v\n\n", name, why)
+	r.NotMeasured = append(r.NotMeasured, name)
+}
+
 // line prints the medians of one side.
 func line(unit string, samples []sample) string {
 	var parts []string
@@ -244,9 +252,12 @@ func (r *report) sentence(v *verdict) string {
 }
 
 func (r *report) finish(took time.Duration) {
-	if r.env.broker != nil {
-		r.Broker = r.env.broker.What
-		fmt.Println("Kafka was", r.Broker)
+	r.Brokers = r.env.brokers()
+	for _, what := range r.Brokers {
+		fmt.Println("with", what)
+	}
+	for _, name := range r.NotMeasured {
+		fmt.Println("NOT MEASURED:", name)
 	}
 	fmt.Printf("%d of %d targets met, %d missed, in %s\n", r.good, r.all, r.bad, took.Round(time.Second))
 }

@@ -25,7 +25,7 @@ import (
 // serverRole is the name under which this program runs a Caddy in a process of its own.
 const serverRole = "serve"
 
-// serverOps are what the server's process can be asked. It also runs the plain Kafka
+// serverOps are what the server's process can be asked. It also runs the plain
 // clients, so that they have the same CPU as the gateway.
 func serverOps() map[string]child.Op {
 	ops := child.CommonOps()
@@ -39,6 +39,8 @@ func serverOps() map[string]child.Op {
 	ops["kafka-write"] = child.Typed(kafka.Write)
 	ops["kafka-produce"] = child.Typed(kafka.Produce)
 	ops["kafka-read"] = child.Typed(kafka.Read)
+	rabbitMQOps(ops)
+	mqttOps(ops)
 	return ops
 }
 

@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/caddy-message-api/caddy-message-api/bench/kafka"
+	"github.com/caddy-message-api/caddy-message-api/bench/mqtt"
+	"github.com/caddy-message-api/caddy-message-api/bench/plain"
+	"github.com/caddy-message-api/caddy-message-api/bench/rabbitmq"
 )
 
 // benchmark is one comparison.
@@ -46,6 +49,9 @@ type env struct {
 	ctx    context.Context
 	files  uint64
 	broker *kafka.Broker
+	// rabbit and mosquitto are opened by the first that asks.
+	rabbit    *rabbitmq.Broker
+	mosquitto *mqtt.Broker
 }
 
 // kafka returns the broker, which is opened by the first that asks.
@@ -62,10 +68,32 @@ func (e *env) kafka() (*kafka.Broker, error) {
 }
 
 func (e *env) close() error {
+	var errs []error
 	if e.broker != nil {
-		return e.broker.Close()
+		errs = append(errs, e.broker.Close())
 	}
-	return nil
+	if e.rabbit != nil {
+		errs = append(errs, e.rabbit.Close())
+	}
+	if e.mosquitto != nil {
+		errs = append(errs, e.mosquitto.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// brokers say what the brokers are that were used.
+func (e *env) brokers() []string {
+	var what []string
+	if e.broker != nil {
+		what = append(what, e.broker.What)
+	}
+	if e.rabbit != nil {
+		what = append(what, e.rabbit.What)
+	}
+	if e.mosquitto != nil {
+		what = append(what, e.mosquitto.What)
+	}
+	return what
 }
 
 // length is how long one side is measured in one round.
@@ -78,6 +106,8 @@ func benchmarks(opt *options) []*benchmark {
 	var list []*benchmark
 	list = append(list, requestBenchmarks()...)
 	list = append(list, kafkaBenchmarks()...)
+	list = append(list, rabbitMQBenchmarks()...)
+	list = append(list, mqttBenchmarks()...)
 	list = append(list, fanOutBenchmarks(opt)...)
 	list = append(list, idleBenchmarks()...)
 	return list
@@ -102,6 +132,10 @@ func (e *env) measureAll(list []*benchmark) error {
 			continue
 		}
 		result, err := e.measure(b)
+		if missing := (plain.ErrMissing{}); errors.As(err, &missing) {
+			rep.skip(b.name, missing)
+			continue
+		}
 		if err != nil {
 			err = fmt.Errorf("%s: %w", b.name, err)
 			fmt.Fprintf(os.Stdout, "%s: FAILED: %v\n\n", b.name, err)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -39,6 +40,7 @@ func (h *Handler) Provision(caddy.Context) error {
 	h.sse, h.ws = newHub(), newHub()
 	h.upgrader.CheckOrigin = func(*http.Request) bool { return true }
 	h.upgrader.WriteBufferPool = new(sync.Pool) // or gorilla would share the buffer that we write through
+	newest.Store(h)
 	return nil
 }
 
@@ -133,6 +135,16 @@ func (h *Handler) servePublisher(w http.ResponseWriter, r *http.Request) error {
 		h.publish(content)
 	}
 }
+
+// Publish hands a message, which must be one line, to the subscribers of the handler that
+// was made last. It is for messages that come from a broker.
+func Publish(content []byte) {
+	if h := newest.Load(); h != nil {
+		h.publish(content)
+	}
+}
+
+var newest atomic.Pointer[Handler]
 
 // publish encodes a message, which must be one line, once for each format.
 func (h *Handler) publish(content []byte) {

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/caddy-message-api/caddy-message-api/bench/load"
+	"github.com/caddy-message-api/caddy-message-api/bench/plain"
 )
 
 // open opens a broker in this process.
@@ -43,7 +44,7 @@ func TestPlainClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	total := filled
-	for name, publish := range map[string]func(PublishArgs) (Calls, error){"Write": Write, "Produce": Produce} {
+	for name, publish := range map[string]func(PublishArgs) (plain.Calls, error){"Write": Write, "Produce": Produce} {
 		calls, err := publish(PublishArgs{Addr: b.Addr, Topic: topic, Callers: 4, For: 50 * time.Millisecond})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)

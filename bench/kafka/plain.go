@@ -11,6 +11,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"github.com/caddy-message-api/caddy-message-api/bench/load"
+	"github.com/caddy-message-api/caddy-message-api/bench/plain"
 )
 
 // PublishArgs say how a plain client publishes.
@@ -20,18 +21,9 @@ type PublishArgs struct {
 	For         time.Duration
 }
 
-// Calls is how long each confirmed publish took.
-type Calls struct {
-	Took []time.Duration
-}
-
-// publishOne publishes one message for a caller and waits for the confirmation of all
-// replicas.
-type publishOne func(ctx context.Context, caller, call int) error
-
 // Write publishes with kafka-go's Writer, set up as one does who wants confirmations and
 // does not want to wait: acks from all, one millisecond of linger.
-func Write(args PublishArgs) (Calls, error) {
+func Write(args PublishArgs) (plain.Calls, error) {
 	transport := new(kafkago.Transport)
 	defer transport.CloseIdleConnections()
 	w := &kafkago.Writer{
@@ -39,7 +31,7 @@ func Write(args PublishArgs) (Calls, error) {
 		BatchTimeout: time.Millisecond, Transport: transport,
 	}
 	content := load.Content()
-	calls, err := repeat(args, func(ctx context.Context, _, _ int) error {
+	calls, err := plain.Repeat(args.Callers, args.For, func(ctx context.Context, _, _ int) error {
 		return w.WriteMessages(ctx, kafkago.Message{Value: content})
 	})
 	return calls, errors.Join(err, w.Close())
@@ -47,12 +39,12 @@ func Write(args PublishArgs) (Calls, error) {
 
 // Produce publishes with kafka-go's Client, one request per message: no linger, and no
 // batches.
-func Produce(args PublishArgs) (Calls, error) {
+func Produce(args PublishArgs) (plain.Calls, error) {
 	transport := new(kafkago.Transport)
 	defer transport.CloseIdleConnections()
 	c := &kafkago.Client{Addr: kafkago.TCP(args.Addr), Transport: transport}
 	content := load.Content()
-	return repeat(args, func(ctx context.Context, caller, call int) error {
+	return plain.Repeat(args.Callers, args.For, func(ctx context.Context, caller, call int) error {
 		answer, err := c.Produce(ctx, &kafkago.ProduceRequest{
 			Topic: args.Topic, Partition: (caller + call) % Partitions, RequiredAcks: kafkago.RequireAll,
 			Records: kafkago.NewRecordReader(kafkago.Record{Value: kafkago.NewBytes(content)}),
@@ -62,34 +54,6 @@ func Produce(args PublishArgs) (Calls, error) {
 		}
 		return answer.Error
 	})
-}
-
-// repeat has all callers publish for a while.
-func repeat(args PublishArgs, publish publishOne) (Calls, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), args.For+adminTimeout)
-	defer cancel()
-	took := make([][]time.Duration, args.Callers)
-	errs := make([]error, args.Callers)
-	var wg sync.WaitGroup
-	end := time.Now().Add(args.For)
-	for i := range args.Callers {
-		wg.Go(func() {
-			for call, start := 0, time.Now(); start.Before(end); call++ {
-				if errs[i] = publish(ctx, i, call); errs[i] != nil {
-					return
-				}
-				now := time.Now()
-				took[i] = append(took[i], now.Sub(start))
-				start = now
-			}
-		})
-	}
-	wg.Wait()
-	var all Calls
-	for _, t := range took {
-		all.Took = append(all.Took, t...)
-	}
-	return all, errors.Join(errs...)
 }
 
 // ReadArgs say what a plain client reads.

@@ -48,9 +48,18 @@ func (p *Publisher) Sent() int64 { return p.sent }
 // Close cuts the connection.
 func (p *Publisher) Close() error { return unix.Close(p.fd) }
 
+// Feeder is where the messages come from.
+type Feeder interface {
+	// Publish sends n messages, and does not wait until they have arrived.
+	Publish(n int) error
+	// Sent is how many messages were published.
+	Sent() int64
+	Close() error
+}
+
 // FanOut is a publisher with its subscribers.
 type FanOut struct {
-	Pub      *Publisher
+	Pub      Feeder
 	Subs     *Swarm
 	Patience time.Duration
 }
@@ -60,7 +69,7 @@ type FanOut struct {
 func (f *FanOut) Closed(d time.Duration, inFlight int) error {
 	n := int64(f.Subs.Len())
 	for end := time.Now().Add(d); time.Now().Before(end); {
-		room := int64(inFlight) - (f.Pub.sent - f.Subs.messages/n)
+		room := int64(inFlight) - (f.Pub.Sent() - f.Subs.messages/n)
 		if room > 0 {
 			if err := f.Pub.Publish(int(room)); err != nil {
 				return err
@@ -99,8 +108,8 @@ func (f *FanOut) Open(d, interval time.Duration) ([]time.Duration, error) {
 
 // Settle waits until every subscriber has received what was published, once.
 func (f *FanOut) Settle() error {
-	if err := f.Subs.Collect(f.Pub.sent*int64(f.Subs.Len()), f.Patience); err != nil {
+	if err := f.Subs.Collect(f.Pub.Sent()*int64(f.Subs.Len()), f.Patience); err != nil {
 		return fmt.Errorf("messages are lost: %w", err)
 	}
-	return f.Subs.Each(f.Pub.sent)
+	return f.Subs.Each(f.Pub.Sent())
 }

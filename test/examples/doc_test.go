@@ -36,8 +36,12 @@ var (
 	pipes    = regexp.MustCompile(`\|\n\s*`)
 )
 
-// read takes the commands with curl out of a page, or of one section of it.
-func read(t *testing.T, g *gateway.Gateway, page, section string) *doc {
+// programs are those whose commands are run.
+var programs = regexp.MustCompile(`\b(curl|mosquitto_pub|mosquitto_sub) `)
+
+// read takes the commands with curl, mosquitto_pub and mosquitto_sub out of a page, or of
+// one section of it. Texts in them are replaced as given: old, new, …
+func read(t *testing.T, g *gateway.Gateway, page, section string, replacements ...string) *doc {
 	t.Helper()
 	needCurl(t)
 	raw, err := os.ReadFile(filepath.Join("../..", page))
@@ -53,11 +57,11 @@ func read(t *testing.T, g *gateway.Gateway, page, section string) *doc {
 		text, _, _ = strings.Cut(rest, "\n## ")
 	}
 	d := &doc{t: t, name: page, used: make(map[string]bool), address: strings.NewReplacer(
-		"http://localhost:8080", g.URL(""), "https://localhost/", g.TLS("/"))}
+		append(replacements, "http://localhost:8080", g.URL(""), "https://localhost/", g.TLS("/"))...)}
 	for _, fence := range fences.FindAllStringSubmatch(text, -1) {
 		code := pipes.ReplaceAllString(comments.ReplaceAllString(fence[1], ""), "| ")
 		for line := range strings.Lines(code) {
-			if line = strings.TrimSpace(line); strings.Contains(line, "curl ") {
+			if line = strings.TrimSpace(line); programs.MatchString(line) {
 				d.commands = append(d.commands, line)
 			}
 		}

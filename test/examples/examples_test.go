@@ -19,7 +19,9 @@ import (
 func TestMain(m *testing.M) { gateway.Main(m) }
 
 // tested are the examples that have a test.
-var tested = map[string]bool{"quickstart": true, "https": true, "kafka": true, "routing": true}
+var tested = map[string]bool{
+	"quickstart": true, "https": true, "kafka": true, "routing": true, "rabbitmq": true, "mqtt": true,
+}
 
 // example reads a Caddyfile.
 func example(t *testing.T, name string) string {

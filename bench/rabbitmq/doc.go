@@ -1,0 +1,2 @@
+// Package rabbitmq provides the benchmarks with a RabbitMQ and with plain AMQP clients.
+package rabbitmq
