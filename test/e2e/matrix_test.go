@@ -27,6 +27,10 @@ func TestDocumentedMatrix(t *testing.T) {
 		{"mock", "endpoint mock"},
 		{"mock with `loopback`", "endpoint mock {\nloopback\n}"},
 		{"kafka", "endpoint kafka {\nbrokers localhost:9092\nproducer {\ntopics orders\n}\nconsumer {\ntopics orders\n}\n}"},
+		{"rabbitmq, an exchange", rabbitmqBlock("exchange orders topic")},
+		{"rabbitmq, a queue, `shared`", rabbitmqBlock("queue orders\nshared")},
+		{"rabbitmq, a stream", rabbitmqBlock("queue orders {\ntype stream\n}")},
+		{"mqtt5", "endpoint mqtt5 {\nserver localhost\nproducer {\ntopic orders\n}\nconsumer {\ntopic orders\n}\n}"},
 	} {
 		fmt.Fprintf(&b, "| %s |", e.name)
 		for _, entry := range entrypoints {
@@ -59,6 +63,10 @@ func TestDocumentedMatrix(t *testing.T) {
 	if old != b.String() {
 		t.Errorf("%s says\n%s\nbut the gateway accepts\n%s", file, old, b.String())
 	}
+}
+
+func rabbitmqBlock(consumer string) string {
+	return "endpoint rabbitmq {\nserver localhost:5672\nproducer {\nexchange orders topic\n}\nconsumer {\n" + consumer + "\n}\n}"
 }
 
 func accepted(t *testing.T, g *gateway.Gateway, entry string, qos message.QoS, endpoint string) bool {
