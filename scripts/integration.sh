@@ -2,13 +2,16 @@
 # Runs all tests at full length, with the brokers that the environment names (`make
 # brokers-up` starts them and prints the variables).
 #
-# One package after the other, because they measure time and start brokers of their own;
-# only test/patience, which does nothing but wait, runs beside them. Nothing comes from the
-# test cache, which knows nothing of brokers.
+# First, side by side, what mostly waits: endpoints for their brokers, brokers for their disks.
+# Then one package after the other, because they measure time. test/patience, which does
+# nothing but wait, runs beside all of them. Nothing comes from the test cache, which
+# knows nothing of brokers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-mapfile -t packages < <(go list ./... | grep -v '/test/patience$')
+waits='/(endpoints/|test/brokers|test/browser)'
+mapfile -t together < <(go list ./... | grep -E "$waits")
+mapfile -t packages < <(go list ./... | grep -Ev "$waits|/test/patience\$")
 waiting=$(mktemp)
 patience=
 # shellcheck disable=SC2317 # the trap calls it
@@ -21,6 +24,7 @@ trap finish EXIT
 status=0
 go test -race -count=1 -timeout 10m "$@" ./test/patience >"$waiting" 2>&1 &
 patience=$!
+go test -race -count=1 -p 3 -timeout 10m "$@" "${together[@]}" || status=$?
 go test -race -count=1 -p 1 -timeout 15m "$@" "${packages[@]}" || status=$?
 wait "$patience" || status=$?
 patience=

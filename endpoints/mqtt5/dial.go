@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"strings"
 )
 
@@ -75,8 +76,8 @@ func (s *server) dial(ctx context.Context, open dialFunc, config *tls.Config) (n
 	}
 	stop := context.AfterFunc(ctx, func() { _ = transport.Close() }) // the handshakes know no ctx
 	conn, err := s.wrap(ctx, transport, config)
-	if !stop() { // whatever else went wrong, it is because of that
-		err = fmt.Errorf("it does not answer: %w", context.Cause(ctx))
+	if !stop() || errors.Is(err, os.ErrDeadlineExceeded) { // whatever else went wrong, it is because of that
+		err = fmt.Errorf("it does not answer: %w", context.DeadlineExceeded)
 	}
 	if err != nil {
 		_ = transport.Close()

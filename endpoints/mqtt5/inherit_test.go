@@ -370,7 +370,10 @@ func TestShares(t *testing.T) {
 func TestTakeOverByAnotherProcess(t *testing.T) {
 	for _, silent := range []bool{false, true} {
 		for _, share := range []string{"auto", "always"} {
-			t.Run(fmt.Sprintf("silent %v/share %s", silent, share), func(t *testing.T) { takeOver(t, silent, share) })
+			t.Run(fmt.Sprintf("silent %v/share %s", silent, share), func(t *testing.T) {
+				t.Parallel()
+				takeOver(t, silent, share)
+			})
 		}
 	}
 }

@@ -36,6 +36,9 @@ func TestPromises(t *testing.T) {
 		promises(t, func(t *testing.T) *endpointtest.Rig { return newRig(t, addr, nil) })
 	})
 	for _, offline := range []bool{false, true} {
+		if testing.Short() && !offline {
+			continue
+		}
 		t.Run(fmt.Sprintf("peer/offline %v", offline), func(t *testing.T) {
 			promises(t, func(t *testing.T) *endpointtest.Rig {
 				p := newPeer(t)
@@ -58,6 +61,9 @@ func TestPromises(t *testing.T) {
 		})
 	}
 	t.Run("qos 2", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("takes five seconds more")
+		}
 		promises(t, func(t *testing.T) *endpointtest.Rig {
 			two := 2
 			return newRig(t, newPeer(t).addr(), func(m *MQTT5) {

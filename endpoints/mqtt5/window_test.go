@@ -28,6 +28,7 @@ func TestNothingIsReadBeyondTheWindow(t *testing.T) {
 		{"broadcast", message.Subscription{Mode: message.Broadcast}, 1},
 	} {
 		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting for keep-alive
 			onBrokers(t, func(t *testing.T, addr string) {
 				const window, n = 5, 200
 				topic := brokers.UniqueName(t)
