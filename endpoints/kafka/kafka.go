@@ -7,13 +7,13 @@ package kafka
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
 	"github.com/caddy-message-api/caddy-message-api/endpoints"
+	"github.com/caddy-message-api/caddy-message-api/endpoints/link"
 	"github.com/caddy-message-api/caddy-message-api/endpoints/options"
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
@@ -62,7 +62,6 @@ type Kafka struct {
 	fixed    *publisher // when nothing has to be expanded
 	spec     *spec      // likewise
 	dial     dialFunc   // how tests get between us and the broker
-	losses   *losses
 }
 
 const (
@@ -83,7 +82,6 @@ func (Kafka) CaddyModule() caddy.ModuleInfo {
 
 // Provision prepares the endpoint. It reads files, and talks to nobody.
 func (k *Kafka) Provision(ctx caddy.Context) error {
-	k.losses = &losses{logger: ctx.Logger()}
 	cfg, err := k.clientConfig()
 	if err != nil {
 		return err
@@ -95,7 +93,10 @@ func (k *Kafka) Provision(ctx caddy.Context) error {
 	cfg.Dial = k.dial
 	k.client = newClient(cfg)
 	if k.Producer != nil {
-		k.producer = newProducer(k.client, k.Producer.codec(), k.losses.note)
+		lost := link.NewLosses(ctx.Logger(), "messages that were published at level none are not stored")
+		k.producer = newProducer(k.client, k.Producer.codec(), func(topic string, err error) {
+			lost.Note(1, err, zap.String("topic", topic))
+		})
 		if p := k.Producer; !options.Dynamic(p.Topics...) && !options.Dynamic(p.Key) {
 			k.fixed = &publisher{p: k.producer, topics: distinct(p.Topics), key: keyOf(p.Key)}
 		}
@@ -234,24 +235,6 @@ func (k *Kafka) Probe(ctx context.Context) error {
 		return problem
 	}
 	return nil
-}
-
-// losses logs messages that nobody waited for and that were not stored, once a second at
-// most.
-type losses struct {
-	logger *zap.Logger
-	count  atomic.Int64
-	told   atomic.Int64 // Unix nanoseconds
-}
-
-func (l *losses) note(topic string, err error) {
-	n := l.count.Add(1)
-	now, told := time.Now().UnixNano(), l.told.Load()
-	if now-told < int64(time.Second) || !l.told.CompareAndSwap(told, now) {
-		return
-	}
-	l.logger.Warn("messages that were published at level none are not stored",
-		zap.String("topic", topic), zap.Int64("messages_so_far", n), zap.Error(err))
 }
 
 var (

@@ -18,7 +18,7 @@ import (
 // was stored comes at least once, and at at_most_once nothing comes twice.
 func TestChaos(t *testing.T) {
 	if testing.Short() {
-		t.Skip("NOT RUN: it takes its time")
+		t.Skip("NOT RUN with -short: it takes its time")
 	}
 	t.Run("one client at a time", func(t *testing.T) { chaos(t, 1, true) })
 	// Mosquitto before 2.0.19 loses shared subscriptions when it restarts, so here it is

@@ -185,7 +185,8 @@ func orDefault(d caddy.Duration, otherwise time.Duration) caddy.Duration {
 
 // startPublishing sets the publishing connection up; it is made when it is first needed.
 func (m *MQTT5) startPublishing() {
-	c, lost := m.client, &losses{logger: m.client.logger}
+	c := m.client
+	lost := link.NewLosses(c.logger, "messages of QoS 0 were lost with the connection")
 	c.publishing = link.New(link.Options[*sender]{
 		Name: "the MQTT server", Addresses: c.addresses(), Logger: c.logger,
 		Idle: time.Duration(orDefault(m.Idle, defaultIdle)),
@@ -197,7 +198,7 @@ func (m *MQTT5) startPublishing() {
 			if err != nil {
 				return nil, nil, err
 			}
-			s := &sender{conn: conn, box: newOutbox(conn, lost.note)}
+			s := &sender{conn: conn, box: newOutbox(conn, func(n int, err error) { lost.Note(n, err) })}
 			conn.start(s.box)
 			return s, conn.lost, nil
 		},

@@ -62,7 +62,7 @@ func TestPromises(t *testing.T) {
 	}
 	t.Run("qos 2", func(t *testing.T) {
 		if testing.Short() {
-			t.Skip("takes five seconds more")
+			t.Skip("NOT RUN with -short: it takes five seconds more")
 		}
 		promises(t, func(t *testing.T) *endpointtest.Rig {
 			two := 2
@@ -81,7 +81,7 @@ func TestPromises(t *testing.T) {
 	})
 	t.Run("private", func(t *testing.T) { // which can be killed
 		if brokers.WithoutMosquitto() {
-			t.Skip("NOT RUN on Mosquitto")
+			t.Skip("NOT RUN on Mosquitto: MESSAGE_API_NO_MOSQUITTO=1")
 		}
 		promises(t, func(t *testing.T) *endpointtest.Rig {
 			server := brokers.Mosquitto(t)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddy-message-api/caddy-message-api/endpoints"
 	"github.com/caddy-message-api/caddy-message-api/endpoints/endpointtest"
+	"github.com/caddy-message-api/caddy-message-api/endpoints/link"
 	"github.com/caddy-message-api/caddy-message-api/message"
 	"github.com/caddy-message-api/caddy-message-api/test/brokers"
 )
@@ -315,18 +316,12 @@ func TestCleanupWaitsForAnswers(t *testing.T) {
 // Messages of QoS 0 that go down with the connection are counted and logged.
 func TestLossesAreLogged(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
-	l := &losses{logger: zap.New(core)}
-	for range 3 {
-		l.note(5, errors.New("cut"))
-	}
-	if n := l.count.Load(); n != 15 || logs.Len() != 1 {
-		t.Errorf("%d losses were counted and %d logged", n, logs.Len())
-	}
+	l := link.NewLosses(zap.New(core), "lost")
 	p := newPeer(t)
 	m, publisher := toPeer(t, p, nil)
 	wantResult(t, "handed", publisher.Publish(context.Background(), message.None, &message.Message{})[0], message.Handed, 0)
 	up, _ := m.client.publishing.Up()
-	up.C.box.lost = l.note
+	up.C.box.lost = func(n int, err error) { l.Note(n, err) }
 	p.with(func() { p.mute = true })
 	for range 3 { // the network takes some, and then no more
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
@@ -335,7 +330,7 @@ func TestLossesAreLogged(t *testing.T) {
 	}
 	p.with(func() { p.mute = false })
 	p.cut()
-	waitFor(t, "the losses are counted", func() bool { return l.count.Load() > 15 })
+	waitFor(t, "the losses are counted", func() bool { return l.Count() > 0 && logs.Len() > 0 })
 }
 
 // Foreign clients see what was published, and publish what we read.

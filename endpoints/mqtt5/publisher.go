@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
 
 	"github.com/caddy-message-api/caddy-message-api/endpoints/link"
 	"github.com/caddy-message-api/caddy-message-api/message"
@@ -187,24 +185,6 @@ func (p *publisher) conclude(waits []pending, results []message.Result) {
 				"sent to topic %s of the MQTT server at %s, and not answered: %w", p.topic, w.box.c.server, w.err)
 		}
 	}
-}
-
-// losses logs messages that nobody waited for and that did not leave, once a second at
-// most.
-type losses struct {
-	logger *zap.Logger
-	count  atomic.Int64
-	told   atomic.Int64 // Unix nanoseconds
-}
-
-func (l *losses) note(n int, err error) {
-	count := l.count.Add(int64(n))
-	now, told := time.Now().UnixNano(), l.told.Load()
-	if now-told < int64(time.Second) || !l.told.CompareAndSwap(told, now) {
-		return
-	}
-	l.logger.Warn("messages of QoS 0 were lost with the connection",
-		zap.Int64("messages_so_far", count), zap.Error(err))
 }
 
 var _ message.Publisher = (*publisher)(nil)

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"strconv"
 	"sync/atomic"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
@@ -28,13 +27,15 @@ type producer struct {
 	seq atomic.Uint64
 }
 
-func newProducer(cfg *connConfig, p *Producer, lost func(exchange string, err error)) *producer {
+func newProducer(cfg *connConfig, p *Producer) *producer {
+	losses := link.NewLosses(cfg.logger, "messages that nobody waited for are not known to be stored")
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails
 	return &producer{
 		link: cfg.link("publish"), vet: vetting{cfg: cfg},
 		exchange: p.Exchange.spec(), mode: deliveryMode(on(p.Persistent)), mandatory: on(p.Mandatory),
-		lost: lost, ids: hex.EncodeToString(random[:]) + "-",
+		lost: func(exchange string, err error) { losses.Note(1, err, zap.String("exchange", exchange)) },
+		ids:  hex.EncodeToString(random[:]) + "-",
 	}
 }
 
@@ -59,22 +60,4 @@ func (p *producer) ensure(ctx context.Context, conn *connection, name string) er
 	}
 	conn.exchanges.learn(name)
 	return nil
-}
-
-// losses logs messages that nobody waited for and that were not stored, once a second at
-// most.
-type losses struct {
-	logger *zap.Logger
-	count  atomic.Int64
-	told   atomic.Int64 // Unix nanoseconds
-}
-
-func (l *losses) note(exchange string, err error) {
-	n := l.count.Add(1)
-	now, told := time.Now().UnixNano(), l.told.Load()
-	if now-told < int64(time.Second) || !l.told.CompareAndSwap(told, now) {
-		return
-	}
-	l.logger.Warn("messages that nobody waited for are not known to be stored",
-		zap.String("exchange", exchange), zap.Int64("messages_so_far", n), zap.Error(err))
 }

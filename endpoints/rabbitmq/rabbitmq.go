@@ -89,7 +89,7 @@ func (r *RabbitMQ) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if p := r.Producer; p != nil {
-		r.producer = newProducer(cfg, p, (&losses{logger: cfg.logger}).note)
+		r.producer = newProducer(cfg, p)
 		if exchange := p.exchangeName(); !options.Dynamic(exchange, p.RoutingKey) {
 			r.fixed = r.producer.publisher(exchange, p.RoutingKey)
 		}
