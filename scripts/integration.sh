@@ -26,6 +26,8 @@ go test -race -count=1 -timeout 10m "$@" ./test/patience >"$waiting" 2>&1 &
 patience=$!
 go test -race -count=1 -p 3 -timeout 10m "$@" "${together[@]}" || status=$?
 go test -race -count=1 -p 1 -timeout 15m "$@" "${packages[@]}" || status=$?
+# The race detector multiplies memory, so what measures it runs once more without.
+go test -count=1 -run 'AreSmall$' "$@" ./entrypoints/websocket || status=$?
 wait "$patience" || status=$?
 patience=
 cat "$waiting"

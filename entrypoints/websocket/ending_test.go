@@ -372,7 +372,7 @@ func TestSlowButSteadyReader(t *testing.T) {
 		<-tick.C
 	}
 	if took := time.Since(began); took < time.Second {
-		t.Skipf("the pipe was too fast for this test: %s", took)
+		t.Fatalf("the pipe was too fast for this test: %s", took)
 	}
 	c.write(masked(closeFrame, ""))
 	srv.wantEnded(t, entrypoints.EndClient)
@@ -404,7 +404,7 @@ func TestAnswersNobodyReads(t *testing.T) {
 // What an idle connection costs in this process, without the client's half.
 func TestIdleSessionsAreSmall(t *testing.T) {
 	if testing.Short() || raceEnabled {
-		t.Skip("memory is not what it is in production")
+		t.Skip("NOT RUN with -short or -race: memory is not what it is in production; scripts/integration.sh runs it without")
 	}
 	srv := serve(t, provisioned(t, func(e *Entrypoint) { e.Subscriber = new(bool) })) // the double has one feed
 	const count = 500
