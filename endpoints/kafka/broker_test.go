@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-message-api/caddy-message-api/message"
+	"github.com/caddy-message-api/caddy-message-api/test/brokers"
 )
 
 // broker is what the tests talk to: a kfake cluster of their own or, when KAFKA_ADDR is
@@ -31,12 +31,10 @@ type broker struct {
 	kgo     []kgo.Opt
 }
 
-// eachBroker runs a test on kfake, and on the real broker if there is one.
+// eachBroker runs a test on kfake and on the real broker.
 func eachBroker(t *testing.T, f func(t *testing.T, b *broker)) {
 	t.Run("kfake", func(t *testing.T) { f(t, fakeBroker(t)) })
-	if addr := os.Getenv("KAFKA_ADDR"); addr != "" {
-		t.Run("real", func(t *testing.T) { f(t, realBroker(addr)) })
-	}
+	t.Run("real", func(t *testing.T) { f(t, realBroker(brokers.SharedKafka(t).Plain)) })
 }
 
 func prefix() string { return "t" + strconv.FormatUint(rand.Uint64(), 36) + "-" }

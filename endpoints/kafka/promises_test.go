@@ -1,7 +1,6 @@
 package kafka
 
 import (
-	"os"
 	"strings"
 	"testing"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/caddy-message-api/caddy-message-api/endpoints"
 	"github.com/caddy-message-api/caddy-message-api/endpoints/endpointtest"
 	"github.com/caddy-message-api/caddy-message-api/message"
+	"github.com/caddy-message-api/caddy-message-api/test/brokers"
 )
 
 func TestPromises(t *testing.T) {
@@ -25,9 +25,10 @@ func TestPromises(t *testing.T) {
 		}
 	}
 	t.Run("kfake", run(func(t *testing.T) *broker { return durableBroker(t) }))
-	if addr := os.Getenv("KAFKA_ADDR"); addr != "" {
-		t.Run("real", run(func(*testing.T) *broker { return realBroker(addr) }))
-	}
+	t.Run("real", func(t *testing.T) {
+		addr := brokers.SharedKafka(t).Plain
+		run(func(*testing.T) *broker { return realBroker(addr) })(t)
+	})
 }
 
 // newRig is an endpoint that writes to one topic and reads another.

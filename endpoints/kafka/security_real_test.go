@@ -1,26 +1,27 @@
 package kafka
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/caddy-message-api/caddy-message-api/endpoints/options"
 	"github.com/caddy-message-api/caddy-message-api/message"
+	"github.com/caddy-message-api/caddy-message-api/test/brokers"
 	kafkatest "github.com/caddy-message-api/caddy-message-api/test/brokers/kafka"
 )
 
-// TestRealSecurity logs in at a real broker, on the listeners that the environment names.
+// TestRealSecurity logs in at a real broker, on all its listeners.
 func TestRealSecurity(t *testing.T) {
-	plaintext, certs := os.Getenv("KAFKA_ADDR"), os.Getenv("KAFKA_CERTS")
-	secured := map[string]string{
-		"sasl": os.Getenv("KAFKA_SASL_ADDR"), "tls": os.Getenv("KAFKA_TLS_ADDR"), "sasl and tls": os.Getenv("KAFKA_SASL_TLS_ADDR"),
+	l := brokers.SharedKafka(t)
+	secured := map[string]string{"sasl": l.SASL, "tls": l.TLS, "sasl and tls": l.SASLTLS}
+	for name, addr := range secured {
+		if addr == "" {
+			t.Fatalf("the environment names no listener for %s: export all that `make brokers-up` prints", name)
+		}
 	}
-	if plaintext == "" || certs == "" {
-		t.Skip("KAFKA_ADDR and KAFKA_CERTS name no real broker")
-	}
-	b := realBroker(plaintext)
+	certs := filepath.Dir(l.Certificates.CA)
+	b := realBroker(l.Plain)
 	topic := b.topic(t, 2)
 	with := func(addr string, c *options.TLS, s *SASL) *Kafka {
 		return b.endpoint(t, &Kafka{
@@ -32,18 +33,13 @@ func TestRealSecurity(t *testing.T) {
 	withCert := &options.TLS{
 		CAFile: ca.CAFile, Cert: filepath.Join(certs, "client.pem"), Key: filepath.Join(certs, "client-key.pem"),
 	}
-	if addr := secured["tls"]; addr != "" {
-		t.Run("tls", func(t *testing.T) { roundTrip(t, with(addr, withCert, nil)) })
-		t.Run("tls, unknown authority", func(t *testing.T) {
-			refusedBy(t, with(addr, &options.TLS{}, nil), message.Unavailable, "unknown authority")
-		})
-		t.Run("tls, spoken plainly", func(t *testing.T) { refusedBy(t, with(addr, nil, nil), message.Unavailable, "TLS") })
-	}
+	t.Run("tls", func(t *testing.T) { roundTrip(t, with(l.TLS, withCert, nil)) })
+	t.Run("tls, unknown authority", func(t *testing.T) {
+		refusedBy(t, with(l.TLS, &options.TLS{}, nil), message.Unavailable, "unknown authority")
+	})
+	t.Run("tls, spoken plainly", func(t *testing.T) { refusedBy(t, with(l.TLS, nil, nil), message.Unavailable, "TLS") })
 	for name, c := range map[string]*options.TLS{"sasl": nil, "sasl and tls": ca} {
 		addr := secured[name]
-		if addr == "" {
-			continue
-		}
 		for _, mechanism := range mechanisms {
 			t.Run(name+", "+mechanism, func(t *testing.T) {
 				roundTrip(t, with(addr, c, &SASL{mechanism, kafkatest.User, kafkatest.Password}))
