@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-
 	"github.com/caddy-message-api/caddy-message-api/endpoints/link"
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
