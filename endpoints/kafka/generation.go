@@ -148,7 +148,7 @@ func (m *member) byAge(lost []partition, stored map[partition]committed) (older,
 	for _, p := range lost {
 		switch _, ok := stored[p]; {
 		case ok:
-		case m.known[p]:
+		case m.begun[p]:
 			older = append(older, p)
 		default:
 			newer = append(newer, p)

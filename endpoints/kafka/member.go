@@ -30,9 +30,10 @@ type member struct {
 	sub   message.Subscription
 	watch *watched
 
-	// known are the partitions that there were when the subscription began. Others are
-	// newer and are read from their start.
-	known map[partition]bool
+	// begun are the partitions of topics that the group had no part in when the subscription
+	// began: they begin where the subscription says. Others without an offset are newer
+	// than the group's, and are read from their start.
+	begun map[partition]bool
 	// regroup asks for a new membership, because the set of topics has changed.
 	regroup chan struct{}
 	// dirty asks for a commit.
@@ -66,11 +67,8 @@ func (c *client) subscribeMember(ctx context.Context, s *spec, sub message.Subsc
 	}
 	m := &member{
 		reader: newReader(c, sub.Window), spec: s, sub: sub,
-		known:   make(map[partition]bool),
+		begun:   make(map[partition]bool),
 		regroup: make(chan struct{}, 1), dirty: make(chan struct{}, 1), left: make(chan struct{}),
-	}
-	for _, p := range partitions(topics) {
-		m.known[p] = true
 	}
 	m.topics = names(topics)
 	if err := m.anchor(ctx, topics); err != nil {
@@ -92,29 +90,53 @@ func names(topics []*topicInfo) []string {
 	return all
 }
 
-// anchor stores where a new group begins before it is joined. Else a group that begins
-// at the end would begin at another end after each rebalance, and lose what came between.
+// anchor stores where the group begins to read topics before it joins with them. Else one
+// that begins at the end would begin at another end after each rebalance, and lose what
+// came between.
 func (m *member) anchor(ctx context.Context, topics []*topicInfo) error {
 	stored, err := m.c.committed(ctx, m.sub.Name)
 	if err != nil {
 		return err
 	}
-	if len(stored) > 0 || len(topics) == 0 {
+	fresh := m.unread(topics, stored)
+	if len(fresh) == 0 {
 		return nil
 	}
-	from, err := m.c.startAt(ctx, topics, m.sub.From)
+	from, err := m.c.startAt(ctx, fresh, m.sub.From)
 	if err != nil {
 		return err
 	}
 	first := make(map[partition]committed)
 	for _, mark := range from.marks {
-		first[partition{mark.Channel, mark.Partition}] = committed{offset: mark.Next}
+		p := partition{mark.Channel, mark.Partition}
+		first[p] = committed{offset: mark.Next}
+		m.begun[p] = true
 	}
 	err = m.c.commitOnce(ctx, nobody(m.sub.Name), first)
 	if isCode(err, kafkago.UnknownMemberId, kafkago.IllegalGeneration, kafkago.RebalanceInProgress) {
 		return nil // the group has members already, and one of them did it
 	}
 	return err
+}
+
+// unread are the topics that the group has no offsets for. What a group read under another
+// configuration says nothing about them, but whoever follows a pattern reads a topic that
+// came later from its start.
+func (m *member) unread(topics []*topicInfo, stored map[partition]committed) []*topicInfo {
+	read := make(map[string]bool)
+	for p := range stored {
+		read[p.topic] = true
+	}
+	var fresh []*topicInfo
+	for _, t := range topics {
+		switch {
+		case !read[t.name]:
+			fresh = append(fresh, t)
+		case m.spec.pattern != nil:
+			return nil
+		}
+	}
+	return fresh
 }
 
 // update follows the cluster.

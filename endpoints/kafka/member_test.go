@@ -295,6 +295,36 @@ func TestGroupBeginsWhereItSubscribed(t *testing.T) {
 	})
 }
 
+// What a group has read elsewhere says nothing about a topic that it begins with.
+func TestGroupBeginsWithAnotherTopic(t *testing.T) {
+	t.Parallel()
+	eachBroker(t, func(t *testing.T, b *broker) {
+		before, topic := b.topic(t, 1), b.topic(t, 1)
+		sub := memberOf(b, false)
+		closeStream(t, subscribe(t, b.both(t, before), sub))
+		k := b.both(t, topic)
+		wantStored(t, publish(t, k, &message.Message{Payload: []byte("1000")})) // connects
+		s := subscribe(t, k, sub)
+		wantStored(t, publish(t, k, &message.Message{Payload: []byte("0")})) // at once: the group may not even be joined
+		all, _ := receive(t, s, 1)
+		inOrderOnce(t, all, 1)
+	})
+}
+
+// Partitions that come while nobody of the group is there are read from their start too.
+func TestGroupFindsNewPartitions(t *testing.T) {
+	t.Parallel()
+	eachBroker(t, func(t *testing.T, b *broker) {
+		topic := b.topic(t, 1)
+		sub := memberOf(b, false)
+		closeStream(t, subscribe(t, b.both(t, topic), sub))
+		b.addPartitions(t, topic, 3)
+		b.produce(t, numbered(topic, 3, 0, 90))
+		d := drained(t, subscribe(t, b.both(t, topic), sub))
+		eventually(t, "everything has come", func() bool { return len(distinctOf(t, d)) == 90 })
+	})
+}
+
 func TestMembersGetNewPartitions(t *testing.T) {
 	t.Parallel()
 	eachBroker(t, func(t *testing.T, b *broker) {
