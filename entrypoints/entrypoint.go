@@ -44,6 +44,9 @@ type Needs struct {
 	// Acks: it is told by an explicit word of the client, or by a receipt that it presents
 	// (needs manual settle). With both, either will do.
 	Resume, Acks bool
+	// Hold is for how long, at most, a message is held until the client has it, where that
+	// is known: an endpoint must be able to lend it for so long. 0 is not known.
+	Hold time.Duration
 	// From is the configured start: "", latest, earliest or client.
 	From string
 	// Via names the endpoint to use; empty picks the first that can do it. Fallback names

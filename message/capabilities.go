@@ -28,9 +28,8 @@ type Capabilities struct {
 	// Earliest: where nothing else says where to begin, the configuration says at the
 	// earliest position. Only with Positions.
 	Earliest bool
-	// Extend: the broker lends with a lock that can be renewed.
-	Extend bool
-	// MaxHold is how long a delivery can be held unsettled; 0 means as long as one likes.
+	// MaxHold is how long a delivery can be held unsettled; 0 means as long as one likes. An
+	// endpoint whose broker lends for less renews the loan by itself until then.
 	MaxHold time.Duration
 	// DeadLetter: Reject puts a message aside at the broker.
 	DeadLetter bool

@@ -99,11 +99,6 @@ type Bookmarker interface {
 	Bookmark(ctx context.Context, at Position) error
 }
 
-// Extender is the side power of streams whose broker lends with a lock.
-type Extender interface {
-	Extend(ctx context.Context, deliveries ...Delivery) error
-}
-
 // Stopper is the side power of streams that can stop taking messages before they end:
 // Stop has the broker send no more, and gives back what Receive has not returned. What it
 // has returned stays lent until it is settled or the stream is closed.

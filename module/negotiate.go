@@ -158,8 +158,11 @@ func canSubscribe(needs *entrypoints.Needs, caps *message.Capabilities, anonymou
 			return errors.New("can't prove that a message was settled before it is handed over")
 		}
 	case message.AtLeastOnce:
-		if needs.Resume && caps.Positions || needs.Acks && held {
+		if needs.Resume && caps.Positions {
 			return nil
+		}
+		if needs.Acks && held {
+			return canHold(needs, caps)
 		}
 		switch {
 		case needs.Resume && needs.Acks:
@@ -170,6 +173,15 @@ func canSubscribe(needs *entrypoints.Needs, caps *message.Capabilities, anonymou
 		return errors.New("has no settlement per client, so a message can't be held until the client has it")
 	}
 	return nil
+}
+
+// canHold compares how long a client may take with how long the endpoint lends.
+func canHold(needs *entrypoints.Needs, caps *message.Capabilities) error {
+	if caps.MaxHold == 0 || needs.Hold <= caps.MaxHold {
+		return nil
+	}
+	return fmt.Errorf("lends a message for %s at most, and a client may take %s (duration_limit and ack_wait): shorten these, or let it lend for longer",
+		caps.MaxHold, needs.Hold)
 }
 
 // mode says how a session subscribes. cursor tells that the client brought a position

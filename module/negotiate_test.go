@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-message-api/caddy-message-api/entrypoints"
 	"github.com/caddy-message-api/caddy-message-api/message"
@@ -25,6 +26,10 @@ var (
 	sharedQueue = message.Capabilities{Publish: true, Confirm: true, Subscribe: true, Shared: true, ManualSettle: true, Fenced: true}
 	// a subscription for each identity, and nothing for those without one.
 	exclusiveOnly = message.Capabilities{Subscribe: true, Exclusive: true, ManualSettle: true, Fenced: true}
+	// a queue whose messages are lent with a lock.
+	locked = message.Capabilities{
+		Publish: true, Confirm: true, Subscribe: true, Shared: true, ManualSettle: true, Fenced: true, MaxHold: 10 * time.Second,
+	}
 	// a stream for each session: the mock.
 	perSession = message.Capabilities{Publish: true, Confirm: true, Subscribe: true, Copy: true, PerSession: true, Positions: true}
 )
@@ -47,6 +52,7 @@ func TestModes(t *testing.T) {
 		{"websocket on sessions", sessioned, acking, row{"BBBB", "MBMB", "....", "MIMI"}},
 		{"sse on a shared queue", sharedQueue, resuming, row{"SSSS", "SSSS", "SSSS", "...."}},
 		{"websocket on a shared queue", sharedQueue, acking, row{"SSSS", "SSSS", "SSSS", "SSSS"}},
+		{"websocket on a queue that lends for a time", locked, acking, row{"SSSS", "SSSS", "SSSS", "SSSS"}},
 		{"websocket on exclusive queues", exclusiveOnly, acking, row{"....", "M.M.", "MIMI", "MIMI"}},
 		{"sse on the mock", perSession, resuming, row{"BBAA", "AAAA", "....", "AAAA"}},
 		{"websocket on the mock", perSession, acking, row{"BBAA", "AAAA", "....", "...."}},
@@ -168,6 +174,10 @@ func TestNegotiateRefuses(t *testing.T) {
 		"no proof": {
 			[]*endpoint{endpointWith("e", sessioned)}, func(n *entrypoints.Needs) { n.QoS = message.AtMostOnce },
 			[]string{"qos at_most_once", "can't prove", "use qos none, auto, at_least_once"}},
+		"lent for less than the client may take": {
+			[]*endpoint{endpointWith("e", locked)},
+			func(n *entrypoints.Needs) { n.QoS, n.Hold = message.AtLeastOnce, 35*time.Second },
+			[]string{"lends a message for 10s at most", "may take 35s", "ack_wait", "use qos none, auto, at_most_once"}},
 		"no positions for from": {
 			[]*endpoint{endpointWith("e", sessioned)}, func(n *entrypoints.Needs) { n.From = "client" }, []string{"`from`"}},
 		"anonymous and exclusive": {

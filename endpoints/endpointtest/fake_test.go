@@ -61,7 +61,7 @@ func TestFake(t *testing.T) {
 		"everything": func(*message.Capabilities) {},
 		"ordered":    func(c *message.Capabilities) { c.OrderedSettle = true },
 		"lending": func(c *message.Capabilities) {
-			c.Positions, c.Copy, c.Extend, c.MaxHold = false, false, true, 300*time.Millisecond
+			c.Positions, c.Copy, c.MaxHold = false, false, 300*time.Millisecond
 		},
 		"no positions": func(c *message.Capabilities) { c.Positions = false },
 		"broadcast only": func(c *message.Capabilities) {

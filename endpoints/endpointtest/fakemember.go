@@ -2,7 +2,6 @@ package endpointtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -52,11 +51,7 @@ func newMember(base fakeStream, ch *fakeChannel) message.Stream {
 		}
 		ch.groups[name] = g
 	}
-	s := &fakeMember{fakeStream: base, group: g}
-	if base.f.Caps.Extend {
-		return &fakeLender{s}
-	}
-	return s
+	return &fakeMember{fakeStream: base, group: g}
 }
 
 // Receive implements message.Stream.
@@ -246,20 +241,4 @@ func (g *fakeGroup) truncate(ch *fakeChannel) {
 	}
 }
 
-// fakeLender adds the renewal of loans.
-type fakeLender struct{ *fakeMember }
-
-// Extend implements message.Extender.
-func (s *fakeLender) Extend(_ context.Context, deliveries ...message.Delivery) error {
-	s.b.mu.Lock()
-	defer s.b.mu.Unlock()
-	if s.f.Caps.MaxHold <= 0 {
-		return errors.New("loans do not expire")
-	}
-	return s.each(deliveries, func(l *fakeLoan) { l.expires = time.Now().Add(s.f.Caps.MaxHold) })
-}
-
-var (
-	_ message.Stream   = (*fakeMember)(nil)
-	_ message.Extender = (*fakeLender)(nil)
-)
+var _ message.Stream = (*fakeMember)(nil)

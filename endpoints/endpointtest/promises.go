@@ -59,7 +59,6 @@ var promises = []promise{
 	{"at-most-once", []need{feeding, fenced}, member, atMostOnce},
 	{"stop", []need{feeding, manualSettle}, tracked, stopping},
 	{"hold", []need{feeding, holding}, tracked, hold},
-	{"extend", []need{feeding, holding, extending}, tracked, extend},
 
 	// Positions: resume.go.
 	{"resume", []need{feeding, positions}, assigned, resume},

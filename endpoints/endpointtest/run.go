@@ -106,7 +106,6 @@ var (
 	positions    = need{"Positions", func(f *facts) bool { return f.caps.Positions }}
 	bookmarks    = need{"Bookmarker", func(f *facts) bool { return f.bookmarks }}
 	holding      = need{"MaxHold of at most 5s", func(f *facts) bool { return f.caps.MaxHold > 0 && f.caps.MaxHold <= 5*time.Second }}
-	extending    = need{"Extend", func(f *facts) bool { return f.caps.Extend }}
 
 	feeding     = need{"hook Produce", func(f *facts) bool { return f.rig.Produce != nil || f.rig.Generates }}
 	producing   = need{"hook Produce", func(f *facts) bool { return f.rig.Produce != nil }}
@@ -166,9 +165,6 @@ func checkCapabilities(t *testing.T, e endpoints.Endpoint, caps message.Capabili
 	}
 	if caps.Earliest && !caps.Positions {
 		t.Error("Earliest makes no sense without Positions")
-	}
-	if caps.Extend && caps.MaxHold <= 0 {
-		t.Error("Extend makes no sense without MaxHold")
 	}
 }
 

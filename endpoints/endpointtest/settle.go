@@ -199,29 +199,6 @@ func hold(s *subject) {
 	r.settle(message.Ack, again...)
 }
 
-// extend: a loan that is extended in time stays ours.
-func extend(s *subject) {
-	r := s.open(s.usual("reader"))
-	s.feed(1)
-	held := r.take(1)
-	extender, ok := r.stream.(message.Extender)
-	if !ok {
-		s.Fatalf("Extend is declared, but %T is not message.Extender", r.stream)
-	}
-	for until := time.Now().Add(s.caps.MaxHold * 2); time.Now().Before(until); {
-		time.Sleep(s.caps.MaxHold / 4)
-		if err := extender.Extend(s.within(s.Patience), held...); err != nil {
-			s.Fatalf("extend: %v", err)
-		}
-	}
-	r.settle(message.Ack, held...)
-	r.close()
-
-	r = s.open(s.usual("reader"))
-	s.feed(1)
-	s.none(append(r.take(1), r.rest()...), held, "it was extended and then acknowledged")
-}
-
 // stopping: a stopped stream takes nothing more and gives back what was not received, and
 // what it has handed out stays its own until it is settled.
 func stopping(s *subject) {

@@ -139,6 +139,7 @@ func (e *Entrypoint) Needs() entrypoints.Needs {
 	return entrypoints.Needs{
 		Type: "http_get", Subscribe: true,
 		QoS: e.QoS, Levels: message.Levels[:], Resume: true, Acks: true,
+		Hold: time.Duration(e.DurationLimit + e.AckWait),
 		From: e.From, Via: e.Via, Fallback: e.Fallback,
 	}
 }

@@ -101,7 +101,7 @@ func TestNeedsAndMatch(t *testing.T) {
 		e.QoS, e.Via, e.Fallback, e.From = message.AtMostOnce, "a", "b", "earliest"
 	})
 	n := e.Needs()
-	if n.Type != "http_get" || !n.Subscribe || n.Publish || !n.Resume || !n.Acks || n.QoS != message.AtMostOnce ||
+	if n.Hold != time.Duration(e.DurationLimit+e.AckWait) || n.Type != "http_get" || !n.Subscribe || n.Publish || !n.Resume || !n.Acks || n.QoS != message.AtMostOnce ||
 		n.Via != "a" || n.Fallback != "b" || n.From != "earliest" || !slices.Equal(n.Levels, message.Levels[:]) {
 		t.Errorf("%+v", n)
 	}
