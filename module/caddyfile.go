@@ -132,6 +132,9 @@ func guest(d *caddyfile.Dispenser, what, namespace string) (kind, name string, s
 	}
 	kind = d.Val()
 	if _, err := caddy.GetModule(namespace + "." + kind); err != nil {
+		if how, ok := elsewhere[namespace+"."+kind]; ok {
+			return "", "", nil, d.Errf("%s %q: %s", what, kind, how)
+		}
 		return "", "", nil, d.Errf("unknown %s %q: use %s", what, kind, known(namespace))
 	}
 	seg = d.NextSegment()

@@ -40,7 +40,7 @@ func acquireEndpoint(ctx caddy.Context, owner string, cfg *EndpointConfig) (*end
 		return loadEndpoint(ctx, owner, key, kind, cfg)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("endpoint %s (%s): %w", cfg.Name, kind, unknownGuest(err, kind))
+		return nil, fmt.Errorf("endpoint %s (%s): %w", cfg.Name, kind, unknownGuest(err, endpoints.Namespace, kind))
 	}
 	return val.(*endpoint), nil
 }

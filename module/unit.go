@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -153,7 +152,7 @@ func (u *unit) loadPlans(ctx caddy.Context) error {
 		seen[cfg.Name] = true
 		val, err := ctx.LoadModule(cfg, "PlanRaw")
 		if err != nil {
-			return fmt.Errorf("plan %s: %w", cfg.Name, unknownGuest(err, kind))
+			return fmt.Errorf("plan %s: %w", cfg.Name, unknownGuest(err, plans.Namespace, kind))
 		}
 		guest, ok := val.(plans.Plan)
 		if !ok {
@@ -178,7 +177,7 @@ func (u *unit) loadEntrypoints(ctx caddy.Context) error {
 	raws := slices.Clone(u.def.EntrypointsRaw)
 	vals, err := ctx.LoadModule(u.def, "EntrypointsRaw")
 	if err != nil {
-		return unknownGuest(err, "")
+		return err
 	}
 	seen := make(map[string]bool)
 	for i, val := range vals.([]any) {
@@ -199,14 +198,6 @@ func (u *unit) loadEntrypoints(ctx caddy.Context) error {
 		u.ways = append(u.ways, w)
 	}
 	return nil
-}
-
-// unknownGuest explains the error for a module that is not in this build.
-func unknownGuest(err error, kind string) error {
-	if kind == "solace" && strings.Contains(err.Error(), "unknown module") {
-		return fmt.Errorf("%w: this build has no Solace; build with --with github.com/caddy-message-api/caddy-message-api/endpoints/solace", err)
-	}
-	return err
 }
 
 // enter counts a session in, unless the unit has retired.
