@@ -22,7 +22,10 @@ var helpers = []string{"entrypoints/entrypointtest", "endpoints/endpointtest", "
 
 // testRooms hold no part of the gateway. They may know everything, and nothing of the
 // gateway may know them.
-var testRooms = []string{"test", "bench", "entrypoints/entrypointtest", "endpoints/endpointtest"}
+var testRooms = []string{
+	"test", "bench", "entrypoints/entrypointtest", "endpoints/endpointtest",
+	"endpoints/servicebus/servicebustest", "endpoints/solace/smftest",
+}
 
 // clients are libraries that speak one protocol, and the only rooms in the gateway that may
 // know each, with a blank between. An empty room is none: they are for tests.
@@ -34,7 +37,7 @@ var clients = map[string]string{
 	"solace.dev/go/messaging":             "endpoints/solace",
 	"github.com/Azure/azure-sdk-for-go":   "endpoints/servicebus",
 	"github.com/Azure/go-amqp":            "endpoints/servicebus",
-	"github.com/gorilla/websocket":        "entrypoints/websocket endpoints/mqtt5",
+	"github.com/gorilla/websocket":        "entrypoints/websocket endpoints/mqtt5 endpoints/servicebus",
 	"github.com/coder/websocket":          "",
 	"github.com/chromedp/chromedp":        "",
 	"go.uber.org/goleak":                  "",
@@ -92,6 +95,8 @@ func violations(p pkg) []string {
 		switch {
 		case in(here, "message") && strings.HasPrefix(path, "github.com/caddyserver/"):
 			complain(path, "message knows no Caddy, not even by others")
+		case (here == "." || in(here, "cmd")) && strings.HasPrefix(path, "solace.dev/"):
+			complain(path, "what is built by default needs no cgo, and is free of proprietary code")
 		case in(here, "module") && ours && isGuest(there):
 			complain(there, "the gateway knows guests only by interface, not even by others")
 		}
@@ -201,6 +206,10 @@ func TestTheImportRuleBites(t *testing.T) {
 		{here: "endpoints/kafka", imports: project + "/endpoints/mock", wrong: true},
 		{here: "endpoints/kafka", imports: project + "/endpoints/kafkaesque", wrong: true},
 		{here: "endpoints/kafka", imports: project + "/endpoints/endpointtest", wrong: true},
+		{here: "endpoints/servicebus", imports: project + "/endpoints/servicebus/servicebustest", wrong: true},
+		{here: "endpoints/servicebus/servicebustest", imports: "github.com/Azure/go-amqp"},
+		{here: "endpoints/kafka", imports: "github.com/Azure/go-amqp", wrong: true},
+		{here: ".", deps: "solace.dev/go/messaging", wrong: true},
 		{here: "endpoints/kafka", imports: project + "/entrypoints", wrong: true},
 		{here: "endpoints/kafka", imports: project + "/module", wrong: true},
 		{here: "endpoints/kafka", imports: project + "/caddyfile", wrong: true},

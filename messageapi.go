@@ -13,6 +13,7 @@ import (
 	_ "github.com/caddy-message-api/caddy-message-api/endpoints/mock"
 	_ "github.com/caddy-message-api/caddy-message-api/endpoints/mqtt5"
 	_ "github.com/caddy-message-api/caddy-message-api/endpoints/rabbitmq"
+	_ "github.com/caddy-message-api/caddy-message-api/endpoints/servicebus"
 	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/httpget"
 	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/httppost"
 	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/sse"

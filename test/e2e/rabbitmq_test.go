@@ -253,8 +253,8 @@ func numberLines(n int) string {
 	return b.String()
 }
 
-// ackNext records and acknowledges a message.
-func ackNext(t *testing.T, ws *websocket.Conn, seen map[string]int) {
+// ackNext records and acknowledges a message, and returns its text.
+func ackNext(t *testing.T, ws *websocket.Conn, seen map[string]int) string {
 	t.Helper()
 	_ = ws.SetReadDeadline(time.Now().Add(20 * time.Second))
 	_, payload, err := ws.ReadMessage()
@@ -268,10 +268,12 @@ func ackNext(t *testing.T, ws *websocket.Conn, seen map[string]int) {
 	if err := json.Unmarshal(payload, &f); err != nil || f.Type != "message" {
 		t.Fatalf("got %s, %v", payload, err)
 	}
-	seen[strings.TrimSpace(f.Content)]++
+	text := strings.TrimSpace(f.Content)
+	seen[text]++
 	if err := ws.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"type":"ack","seq":%d}`, f.Seq)); err != nil {
 		t.Fatal(err)
 	}
+	return text
 }
 
 // GET at at_least_once: a receipt settles its response, and without it the messages come

@@ -114,6 +114,16 @@ func acknowledge(t *testing.T, ws *websocket.Conn, m message) {
 	}
 }
 
+// one runs a command that brings one message.
+func one(t *testing.T, d *doc, command, want string) gateway.Page {
+	t.Helper()
+	p := page(t, d.run(command))
+	if len(p.Items) != 1 || p.Items[0].Content != want {
+		t.Fatalf("%s: %+v", command, p)
+	}
+	return p
+}
+
 // page reads what a GET without -i has printed.
 func page(t *testing.T, body string) gateway.Page {
 	t.Helper()
