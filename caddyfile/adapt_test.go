@@ -47,24 +47,6 @@ func TestAdapt(t *testing.T) {
 	}
 }
 
-// Every example adapts without a warning.
-func TestExamplesAdapt(t *testing.T) {
-	files, err := filepath.Glob("../examples/*/Caddyfile")
-	if err != nil || len(files) < 4 {
-		t.Fatalf("%d examples: %v", len(files), err)
-	}
-	for _, file := range files {
-		raw, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(raw, map[string]any{"filename": file})
-		if err != nil || len(warnings) > 0 {
-			t.Errorf("%s: %v %v", file, warnings, err)
-		}
-	}
-}
-
 func adapt(input string) string {
 	raw, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(input), map[string]any{"filename": "Caddyfile"})
 	if err != nil {

@@ -30,6 +30,19 @@ func TestDocumentedMatrix(t *testing.T) {
 		{"rabbitmq, an exchange", rabbitmqBlock("exchange orders topic")},
 		{"rabbitmq, a queue, `shared`", rabbitmqBlock("queue orders\nshared")},
 		{"rabbitmq, a stream", rabbitmqBlock("queue orders {\ntype stream\n}")},
+		{"azure_service_bus, `shared`", `endpoint azure_service_bus {
+			connection_string "Endpoint=sb://localhost;SharedAccessKeyName=n;SharedAccessKey=a2V5"
+			producer {
+				queue orders
+			}
+			consumer {
+				queue orders
+				shared
+			}
+		}`},
+		{"solace, topics", solaceBlock("topics orders")},
+		{"solace, topics, `delivery direct`", strings.Replace(solaceBlock("topics orders"), "producer {", "producer {\ndelivery direct", 1)},
+		{"solace, a queue, `shared`", solaceBlock("queue orders\nshared")},
 		{"mqtt5", "endpoint mqtt5 {\nserver localhost\nproducer {\ntopic orders\n}\nconsumer {\ntopic orders\n}\n}"},
 	} {
 		fmt.Fprintf(&b, "| %s |", e.name)
@@ -67,6 +80,10 @@ func TestDocumentedMatrix(t *testing.T) {
 
 func rabbitmqBlock(consumer string) string {
 	return "endpoint rabbitmq {\nserver localhost:5672\nproducer {\nexchange orders topic\n}\nconsumer {\n" + consumer + "\n}\n}"
+}
+
+func solaceBlock(consumer string) string {
+	return "endpoint solace {\nurl tcp://localhost\nproducer {\ntopics orders\n}\nconsumer {\n" + consumer + "\n}\n}"
 }
 
 func accepted(t *testing.T, g *gateway.Gateway, entry string, qos message.QoS, endpoint string) bool {

@@ -14,6 +14,10 @@ import (
 	"time"
 )
 
+// Tags are the build tags of the command that Run starts, to be set before any test runs:
+// "solace" brings that endpoint.
+var Tags string
+
 // binary is the caddy command, built once per test process.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "caddy-binary")
@@ -21,7 +25,7 @@ var binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "caddy")
-	cmd := exec.Command("go", "build", "-o", path, "github.com/caddy-message-api/caddy-message-api/cmd/caddy")
+	cmd := exec.Command("go", "build", "-tags", Tags, "-o", path, "github.com/caddy-message-api/caddy-message-api/cmd/caddy")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("building caddy: %w\n%s", err, out)

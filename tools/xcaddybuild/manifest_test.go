@@ -21,7 +21,8 @@ func TestArgs(t *testing.T) {
 	m, err := read(t, `{"caddy_version":"v2.11.9","plugins":[
 		{"module":"example.com/a","replacement":"."},
 		{"module":"example.com/b","version":"v1.2.3"},
-		{"module":"example.com/c","version":"v1.0.0","replacement":"../c"}]}`)
+		{"module":"example.com/c","version":"v1.0.0","replacement":"../c"},
+		{"module":"example.com/a/inside"}]}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,11 +31,36 @@ func TestArgs(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"build", "v2.11.9", "--output", "bin/caddy", "--with", "example.com/a@v0.0.0=/src/here",
-		"--with", "example.com/b@v1.2.3", "--with", "example.com/c@v1.0.0=/src/c",
+		"build", "v2.11.9", "--output", "bin/caddy",
+		"--with", "example.com/a@v0.0.0=/src/here", "--replace", "example.com/a=/src/here",
+		"--with", "example.com/b@v1.2.3",
+		"--with", "example.com/c@v1.0.0=/src/c", "--replace", "example.com/c=/src/c",
+		"--with", "example.com/a/inside",
 	}
 	if !slices.Equal(args, want) {
 		t.Errorf("args %q, want %q", args, want)
+	}
+}
+
+func TestOptionalPlugins(t *testing.T) {
+	m, err := read(t, `{"caddy_version":"v2.11.9","plugins":[
+		{"module":"example.com/a","version":"v1.0.0"},
+		{"module":"example.com/b","version":"v1.0.0","optional":"bee","cgo":true}]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		with    []string
+		plugins int
+		cgo     bool
+	}{{nil, 1, false}, {[]string{"bee"}, 2, true}} {
+		chosen, err := m.choose(tc.with)
+		if err != nil || len(chosen.Plugins) != tc.plugins || chosen.cgo() != tc.cgo {
+			t.Errorf("with %q: %+v, %v", tc.with, chosen, err)
+		}
+	}
+	if _, err := m.choose([]string{"bee", "wasp"}); err == nil || !strings.Contains(err.Error(), "wasp") {
+		t.Errorf("an unknown plugin: %v", err)
 	}
 }
 
