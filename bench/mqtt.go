@@ -49,11 +49,14 @@ func mqttOps(ops map[string]child.Op) {
 }
 
 // mqtt returns the broker, which is opened by the first that asks.
-func (e *env) mqtt() (b *mqtt.Broker, err error) {
-	if e.mosquitto == nil {
-		e.mosquitto, err = mqtt.Open()
-	}
-	return e.mosquitto, err
+func (e *env) mqtt() (*mqtt.Broker, error) {
+	return broker(e, "mqtt", func() (*mqtt.Broker, string, error) {
+		b, err := mqtt.Open()
+		if err != nil {
+			return nil, "", err
+		}
+		return b, b.What, nil
+	})
 }
 
 func startMQTTPublish(e *env, n int, many bool) (*setup, error) {

@@ -55,11 +55,14 @@ func rabbitMQOps(ops map[string]child.Op) {
 }
 
 // rabbitMQ returns the broker, which is opened by the first that asks.
-func (e *env) rabbitMQ() (b *rabbitmq.Broker, err error) {
-	if e.rabbit == nil {
-		e.rabbit, err = rabbitmq.Open()
-	}
-	return e.rabbit, err
+func (e *env) rabbitMQ() (*rabbitmq.Broker, error) {
+	return broker(e, "rabbitmq", func() (*rabbitmq.Broker, string, error) {
+		b, err := rabbitmq.Open()
+		if err != nil {
+			return nil, "", err
+		}
+		return b, b.What, nil
+	})
 }
 
 func rabbitMQEndpoint(p rabbitmq.Place, lines ...string) []string {

@@ -41,6 +41,8 @@ func serverOps() map[string]child.Op {
 	ops["kafka-read"] = child.Typed(kafka.Read)
 	rabbitMQOps(ops)
 	mqttOps(ops)
+	serviceBusOps(ops)
+	solaceOps(ops)
 	return ops
 }
 

@@ -6,13 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
 	"github.com/caddy-message-api/caddy-message-api/bench/kafka"
-	"github.com/caddy-message-api/caddy-message-api/bench/mqtt"
 	"github.com/caddy-message-api/caddy-message-api/bench/plain"
-	"github.com/caddy-message-api/caddy-message-api/bench/rabbitmq"
 )
 
 // benchmark is one comparison.
@@ -43,40 +42,55 @@ type round struct {
 	number int
 }
 
-// env is what all benchmarks of a run share.
+// env is what all benchmarks of a run share. Each broker is opened by the first that asks.
 type env struct {
 	opt    *options
 	ctx    context.Context
 	files  uint64
-	broker *kafka.Broker
-	// rabbit and mosquitto are opened by the first that asks.
-	rabbit    *rabbitmq.Broker
-	mosquitto *mqtt.Broker
+	opened []opened
+}
+
+// opened is a broker that is in use.
+type opened struct {
+	name   string
+	what   string // for people
+	broker io.Closer
+}
+
+// broker returns the broker of that name, which open opens if nobody has asked before. It
+// tells what it is, too.
+func broker[B io.Closer](e *env, name string, open func() (b B, what string, err error)) (B, error) {
+	for _, o := range e.opened {
+		if o.name == name {
+			return o.broker.(B), nil
+		}
+	}
+	b, what, err := open()
+	if err == nil {
+		e.opened = append(e.opened, opened{name, what, b})
+	}
+	return b, err
 }
 
 // kafka returns the broker, which is opened by the first that asks.
 func (e *env) kafka() (*kafka.Broker, error) {
-	if e.broker != nil {
-		return e.broker, nil
-	}
-	port, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	e.broker, err = kafka.Open(e.opt.loadCPU, port)
-	return e.broker, err
+	return broker(e, "kafka", func() (*kafka.Broker, string, error) {
+		port, err := freePort()
+		if err != nil {
+			return nil, "", err
+		}
+		b, err := kafka.Open(e.opt.loadCPU, port)
+		if err != nil {
+			return nil, "", err
+		}
+		return b, b.What, nil
+	})
 }
 
 func (e *env) close() error {
 	var errs []error
-	if e.broker != nil {
-		errs = append(errs, e.broker.Close())
-	}
-	if e.rabbit != nil {
-		errs = append(errs, e.rabbit.Close())
-	}
-	if e.mosquitto != nil {
-		errs = append(errs, e.mosquitto.Close())
+	for _, o := range e.opened {
+		errs = append(errs, o.broker.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -84,14 +98,8 @@ func (e *env) close() error {
 // brokers say what the brokers are that were used.
 func (e *env) brokers() []string {
 	var what []string
-	if e.broker != nil {
-		what = append(what, e.broker.What)
-	}
-	if e.rabbit != nil {
-		what = append(what, e.rabbit.What)
-	}
-	if e.mosquitto != nil {
-		what = append(what, e.mosquitto.What)
+	for _, o := range e.opened {
+		what = append(what, o.what)
 	}
 	return what
 }
@@ -108,6 +116,8 @@ func benchmarks(opt *options) []*benchmark {
 	list = append(list, kafkaBenchmarks()...)
 	list = append(list, rabbitMQBenchmarks()...)
 	list = append(list, mqttBenchmarks()...)
+	list = append(list, serviceBusBenchmarks()...)
+	list = append(list, solaceBenchmarks()...)
 	list = append(list, fanOutBenchmarks(opt)...)
 	list = append(list, idleBenchmarks()...)
 	return list
