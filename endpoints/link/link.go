@@ -68,7 +68,7 @@ type Link[C any] struct {
 	ctx   context.Context
 	stop  context.CancelFunc
 	poke  chan struct{} // an attempt is wanted now
-	drops chan drop
+	drops chan error // complaints about the present connection
 	wg    sync.WaitGroup
 
 	mu       sync.Mutex
@@ -83,12 +83,6 @@ type Link[C any] struct {
 	changed  chan struct{} // closed, and replaced, when any of these changes
 }
 
-// drop is a user's complaint about a connection.
-type drop struct {
-	epoch uint64
-	err   error
-}
-
 // errClosed is what users of a closed link get.
 var errClosed = errors.New("the endpoint was ended")
 
@@ -100,7 +94,7 @@ func New[C any](opt Options[C]) *Link[C] {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Link[C]{
 		opt: opt, ctx: ctx, stop: cancel,
-		poke: make(chan struct{}, 1), drops: make(chan drop, 1), changed: make(chan struct{}),
+		poke: make(chan struct{}, 1), drops: make(chan error, 1), changed: make(chan struct{}),
 		state: endpoints.Idle, since: time.Now(),
 	}
 }
@@ -194,8 +188,13 @@ func (l *Link[C]) Hold() (release func()) {
 // Drop has the connection of that epoch closed and re-made, because a user found that it
 // is of no use.
 func (l *Link[C]) Drop(epoch uint64, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.cur.Load(); c == nil || c.Epoch != epoch {
+		return // it is gone, and must not stand in the way of a complaint about the next
+	}
 	select {
-	case l.drops <- drop{epoch, err}:
+	case l.drops <- err:
 	default: // somebody has complained already
 	}
 }

@@ -109,8 +109,8 @@ func (s *supervisor[C]) dial(address string, timeout time.Duration) (C, <-chan e
 // keep makes the connection known until it is lost, and says why it is no more.
 func (s *supervisor[C]) keep(conn C, lost <-chan error) error {
 	gone := make(chan struct{})
-	epoch := s.up(conn, gone)
-	err := s.watch(epoch, lost)
+	s.up(conn, gone)
+	err := s.watch(lost)
 	s.cur.Store(nil)
 	close(gone)
 	if !errors.Is(err, errUnused) && !errors.Is(err, errClosed) {
@@ -120,8 +120,8 @@ func (s *supervisor[C]) keep(conn C, lost <-chan error) error {
 	return err
 }
 
-// watch returns when the connection of that epoch is lost, or not wanted any more.
-func (s *supervisor[C]) watch(epoch uint64, lost <-chan error) error {
+// watch returns when the connection is lost, or not wanted any more.
+func (s *supervisor[C]) watch(lost <-chan error) error {
 	for {
 		select {
 		case err := <-lost:
@@ -129,10 +129,8 @@ func (s *supervisor[C]) watch(epoch uint64, lost <-chan error) error {
 				err = errors.New("the connection was closed")
 			}
 			return err
-		case d := <-s.drops:
-			if d.epoch == epoch {
-				return d.err
-			}
+		case err := <-s.drops:
+			return err
 		case <-s.look:
 			if s.isUnused() {
 				return errUnused
@@ -201,13 +199,16 @@ func (s *supervisor[C]) leave(err error) bool {
 }
 
 // up makes a connection known.
-func (l *Link[C]) up(conn C, gone <-chan struct{}) (epoch uint64) {
+func (l *Link[C]) up(conn C, gone <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	select {
+	case <-l.drops: // about the one before, which broke meanwhile
+	default:
+	}
 	l.epoch++
 	l.cur.Store(&Conn[C]{C: conn, Epoch: l.epoch, Gone: gone})
 	l.enter(endpoints.Up, nil)
-	return l.epoch
 }
 
 func (l *Link[C]) failed(err error) {
