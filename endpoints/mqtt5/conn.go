@@ -31,6 +31,8 @@ const (
 var (
 	errLeft  = errors.New("the connection was ended")
 	errQuiet = errors.New("the server no longer answers")
+	// errUnanswered is when a CONNECT was sent, and given up before the server said anything.
+	errUnanswered = errors.New("it does not answer")
 )
 
 // handler is who a connection works for. Its methods are called from the connection's
@@ -99,10 +101,32 @@ func handshake(ctx context.Context, transport net.Conn, connect *packets.Connect
 		lost: make(chan error, 1), done: make(chan struct{}), over: make(chan struct{}),
 		full: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
-	stop := context.AfterFunc(ctx, func() { _ = transport.Close() })
-	err := c.greet(connect)
+	answered := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			// Nobody wants the connection any more. Still, the server gets the time to come to
+			// the CONNECT: else it might do so after the next one, and end that one's connection.
+			timer := time.NewTimer(parting)
+			defer timer.Stop()
+			select {
+			case <-timer.C:
+			case <-answered:
+			}
+		}
+		_ = transport.Close()
+	})
+	err := c.ask(connect)
+	asked := err == nil
+	if asked {
+		err = c.greet(connect)
+	}
+	close(answered)
 	if !stop() {
-		err = fmt.Errorf("it does not answer: %w", context.Cause(ctx))
+		if asked && err != nil {
+			err = fmt.Errorf("%w: %w", errUnanswered, context.Cause(ctx))
+		} else {
+			err = fmt.Errorf("it does not answer in time: %w", context.Cause(ctx))
+		}
 	}
 	if err != nil {
 		_ = transport.Close()
@@ -111,14 +135,18 @@ func handshake(ctx context.Context, transport net.Conn, connect *packets.Connect
 	return c, nil
 }
 
-func (c *conn) greet(connect *packets.Connect) error {
+// ask sends CONNECT.
+func (c *conn) ask(connect *packets.Connect) error {
 	var first bytes.Buffer
 	if _, err := connect.WriteTo(&first); err != nil {
 		return err
 	}
-	if _, err := c.net.Write(first.Bytes()); err != nil {
-		return err
-	}
+	_, err := c.net.Write(first.Bytes())
+	return err
+}
+
+// greet reads CONNACK.
+func (c *conn) greet(connect *packets.Connect) error {
 	head, body, err := c.packet()
 	if err != nil {
 		return fmt.Errorf("no CONNACK came: %w", err)

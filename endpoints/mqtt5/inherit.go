@@ -59,7 +59,9 @@ func (ss *session) suspect(err error) {
 	switch {
 	case ss.stream.over:
 	case told && reason.code == reasonTakenOver:
-		ss.displaced()
+		if !ss.stream.client.identities.wasLate(ss.stream.group.key, ss.slot) {
+			ss.displaced()
+		}
 	case errors.Is(err, io.EOF) && time.Since(ss.up) < flapTime:
 		if ss.flaps++; ss.flaps >= maxFlaps && ss.role == home {
 			// It may also have been the network: so the session is not left for good.
@@ -212,6 +214,7 @@ func (s *stream) peek(ctx context.Context, n int) (present bool, err error) {
 	present, err = s.client.hasSession(ctx, s.address(), s.client.sessionID(s.group.key, n))
 	switch {
 	case !present || err != nil:
+		s.client.identities.gaveUp(s.group.key, n, err)
 		s.client.identities.abandon(s.group, n)
 	case !s.take(n, false):
 		s.bequeath(n, false)

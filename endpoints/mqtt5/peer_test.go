@@ -45,6 +45,13 @@ type peer struct {
 	silentTakeOver bool
 	// mute reads nothing and says nothing.
 	mute bool
+	// hold has the next CONNECT of a client wait until it is closed, whatever becomes of the
+	// connection: as a server does that is busy with others, or has to ask who may come in.
+	hold map[string]chan struct{}
+	// held are the clients whose CONNECT waits, and takeOvers counts how often one took a
+	// session that was connected.
+	held      map[string]bool
+	takeOvers map[string]int
 }
 
 // peerSession is what the server keeps under a client identifier.
@@ -78,6 +85,7 @@ func newPeer(t testing.TB) *peer {
 	p := &peer{
 		t: t, listener: listener, conns: make(map[*peerConn]struct{}), sessions: make(map[string]*peerSession),
 		retained: make(map[string]*packets.Publish), turns: make(map[string]int),
+		hold: make(map[string]chan struct{}), held: make(map[string]bool), takeOvers: make(map[string]int),
 	}
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
@@ -162,11 +170,29 @@ func (c *peerConn) serve() {
 				time.Sleep(time.Millisecond)
 			}
 		}
+		if connect, ok := packet.Content.(*packets.Connect); ok {
+			c.wait(connect.ClientID)
+		}
 		stop := false
 		c.peer.with(func() { stop = c.take(packet.Content) })
 		if stop {
 			return
 		}
+	}
+}
+
+// wait is how a CONNECT is held.
+func (c *peerConn) wait(id string) {
+	var until chan struct{}
+	c.peer.with(func() {
+		if until = c.peer.hold[id]; until != nil {
+			c.peer.held[id] = true
+			delete(c.peer.hold, id)
+		}
+	})
+	if until != nil {
+		<-until
+		c.peer.with(func() { delete(c.peer.held, id) })
 	}
 }
 
@@ -235,6 +261,7 @@ func (c *peerConn) connect(v *packets.Connect) (stop bool) {
 	s := p.sessions[v.ClientID]
 	if s != nil && s.conn != nil {
 		old := s.conn
+		p.takeOvers[v.ClientID]++
 		if p.silentTakeOver {
 			_ = old.Close()
 		} else {

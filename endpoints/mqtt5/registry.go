@@ -30,11 +30,12 @@ type registry struct {
 	groups map[string]*group
 	// probed are the identities that were looked after since the process began.
 	probed map[string]struct{}
+	late   map[place]lateness
 	swept  time.Time
 }
 
 func newRegistry() *registry {
-	return &registry{groups: make(map[string]*group), probed: make(map[string]struct{})}
+	return &registry{groups: make(map[string]*group), probed: make(map[string]struct{}), late: make(map[place]lateness)}
 }
 
 // group are the sessions of one identity on one channel of one broker.
@@ -298,6 +299,7 @@ func (r *registry) sweep(expiry time.Duration) {
 		return
 	}
 	r.swept = time.Now()
+	r.forgetLate()
 	for _, g := range r.groups {
 		for n, sl := range g.slots {
 			if sl.owner == nil && time.Since(sl.since) > expiry {

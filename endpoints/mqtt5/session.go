@@ -67,8 +67,11 @@ func (s *stream) newSession(slot int, id string, r role) *session {
 func (ss *session) dial(ctx context.Context, address string) (*conn, <-chan error, error) {
 	s := ss.stream
 	s.mu.Lock()
-	id, r := ss.id, ss.role
+	id, n, r := ss.id, ss.slot, ss.role
 	s.mu.Unlock()
+	if r == taken {
+		return nil, nil, errClosed // somebody has it by now, here or elsewhere
+	}
 	connect := s.client.connect(id)
 	window := uint16(min(s.sub.Window.Messages, 0xffff)) //nolint:gosec // it is positive
 	connect.Properties.ReceiveMaximum = &window
@@ -79,6 +82,9 @@ func (ss *session) dial(ctx context.Context, address string) (*conn, <-chan erro
 	}
 	c, err := s.client.open(ctx, address, connect)
 	if err != nil {
+		if s.group != nil {
+			s.client.identities.gaveUp(s.group.key, n, err)
+		}
 		return nil, nil, err
 	}
 	granted, err := ss.attach(c)
