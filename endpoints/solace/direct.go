@@ -35,7 +35,7 @@ func (s *stream) listen(conn link.Conn[*service], again bool) (*session, *messag
 	if err != nil {
 		return nil, nil, err
 	}
-	ss := &session{from: from, svc: conn.C, epoch: s.c.epochs.Add(1), lane: "direct", gone: make(chan struct{})}
+	ss := &session{from: from, svc: conn.C, epoch: s.c.epochs.Add(1), lane: "direct", gone: make(chan struct{}), lost: conn.Gone}
 	from.SetTerminationNotificationListener(ss.terminated)
 	ss.discarded = ss.drops()
 	if err := from.Start(); err != nil {

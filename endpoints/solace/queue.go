@@ -79,7 +79,7 @@ func (s *stream) open(conn link.Conn[*service]) (*session, error) {
 		return nil, err
 	}
 	ss := &session{
-		from: flow, flow: flow, svc: conn.C, epoch: s.c.epochs.Add(1), lane: s.queue, gone: make(chan struct{}),
+		from: flow, flow: flow, svc: conn.C, epoch: s.c.epochs.Add(1), lane: s.queue, gone: make(chan struct{}), lost: conn.Gone,
 	}
 	flow.SetTerminationNotificationListener(ss.terminated)
 	return ss, flow.Start()

@@ -183,6 +183,9 @@ func (s *sender) hand(ctx context.Context, d *draft, m *message.Message, u *publ
 		err := s.submit(out, topic, u)
 		s.leave()
 		var full *api.PublisherOverflowError
+		if err == nil {
+			u.release()
+		}
 		if !errors.As(err, &full) {
 			return statusOf(err), err
 		}
@@ -217,10 +220,11 @@ func statusOf(err error) message.Status {
 // receipt is told what became of a message. It must not wait: the library calls it.
 func (s *sender) receipt(r api.PublishReceipt) {
 	u, _ := r.GetUserContext().(*publication)
-	defer r.GetMessage().Dispose()
 	if u == nil {
 		return
 	}
+	u.sent = r.GetMessage()
+	u.release()
 	s.receipts.Add(1)
 	err := r.GetError()
 	status := message.Unknown
@@ -246,6 +250,18 @@ type publication struct {
 	settled bool
 	status  message.Status
 	err     error
+
+	// sent is the library's copy of the message, in native memory.
+	sent  apimessage.OutboundMessage
+	users atomic.Int32
+}
+
+// release frees the library's copy when its receipt has come and the call that sent it has
+// returned. The receipt can be first, while the native part still uses the copy.
+func (u *publication) release() {
+	if u.users.Add(1) == 2 {
+		u.sent.Dispose()
+	}
 }
 
 // call is what one Publish waits for.

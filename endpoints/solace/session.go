@@ -41,6 +41,9 @@ type session struct {
 	epoch uint64
 	lane  string
 	gone  chan struct{} // the library has ended the receiver
+	// lost is closed when the connection is given up, of which the library tells only when
+	// it comes to the end of disconnecting.
+	lost <-chan struct{}
 	why   atomic.Pointer[error]
 
 	discarded uint64 // by the library, so far; the pump's own
@@ -144,15 +147,18 @@ func (s *stream) run(ss *session) {
 	}
 }
 
-// lookAround is how often a direct subscription asks whether the library has dropped
-// something that nothing came after.
-const lookAround = time.Second
+// A receiver that gets nothing looks around this often: a direct subscription for what the
+// library has dropped and nothing came after, and both for a connection that is lost.
+const (
+	lookAround     = time.Second
+	lookAroundIdle = 5 * time.Second
+)
 
 // pump takes messages from the library as long as there is room for them.
 func (s *stream) pump(ss *session) {
 	wait := lookAround
 	if s.lends() {
-		wait = -1 // until there is one, or the receiver ends
+		wait = lookAroundIdle
 	}
 	for s.hasRoom(ss) {
 		in, err := ss.from.ReceiveMessage(wait)
@@ -164,7 +170,14 @@ func (s *stream) pump(ss *session) {
 		if !errors.As(err, &late) {
 			return
 		}
-		s.lookForDrops(ss)
+		select {
+		case <-ss.lost:
+			return
+		default:
+		}
+		if !s.lends() {
+			s.lookForDrops(ss)
+		}
 	}
 }
 
@@ -181,6 +194,8 @@ func (s *stream) hasRoom(ss *session) bool {
 		select {
 		case <-s.room:
 		case <-ss.gone:
+			return false
+		case <-ss.lost:
 			return false
 		case <-s.ctx.Done():
 			return false
