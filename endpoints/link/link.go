@@ -68,7 +68,7 @@ type Link[C any] struct {
 	ctx   context.Context
 	stop  context.CancelFunc
 	poke  chan struct{} // an attempt is wanted now
-	drops chan error // complaints about the present connection
+	drops chan error    // complaints about the present connection
 	wg    sync.WaitGroup
 
 	mu       sync.Mutex

@@ -44,7 +44,7 @@ type session struct {
 	// lost is closed when the connection is given up, of which the library tells only when
 	// it comes to the end of disconnecting.
 	lost <-chan struct{}
-	why   atomic.Pointer[error]
+	why  atomic.Pointer[error]
 
 	discarded uint64 // by the library, so far; the pump's own
 	// lent is what was received and not settled. It is guarded by the stream.
