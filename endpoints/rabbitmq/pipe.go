@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -120,7 +119,7 @@ func (o *outlet) open(ctx context.Context, c *connection, p *producer) (*pipe, e
 }
 
 // admit waits until there is room for one more message.
-func (p *pipe) admit(ctx context.Context, late <-chan time.Time) error {
+func (p *pipe) admit(ctx context.Context, late <-chan struct{}) error {
 	for {
 		p.mu.Lock()
 		p.trim()

@@ -33,8 +33,8 @@ func (p *publisher) Publish(ctx context.Context, qos message.QoS, messages ...*m
 	if len(messages) == 0 {
 		return results
 	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
+	late := make(chan struct{}) // a timer's channel would tell only one of the messages
+	defer time.AfterFunc(patience, func() { close(late) }).Stop()
 	under := make([]publication, len(messages))
 	pipe, err := p.open(ctx)
 	for i, m := range messages {
@@ -44,7 +44,7 @@ func (p *publisher) Publish(ctx context.Context, qos message.QoS, messages ...*m
 			u.id = p.p.nextID()
 		}
 		if err == nil {
-			results[i].Err = p.send(ctx, timer.C, pipe, u, m)
+			results[i].Err = p.send(ctx, late, pipe, u, m)
 			// What is wrong with this message harms no other.
 			if k := message.KindOf(results[i].Err); results[i].Err != nil && k != message.BadInput && k != message.TooLarge {
 				err = results[i].Err
@@ -63,7 +63,7 @@ func (p *publisher) Publish(ctx context.Context, qos message.QoS, messages ...*m
 			pipe.hand(ctx, &under[i])
 			results[i] = message.Result{Status: message.Handed, ID: under[i].id}
 		default:
-			results[i] = p.wait(ctx, timer.C, pipe, &under[i])
+			results[i] = p.wait(ctx, late, pipe, &under[i])
 		}
 	}
 	return results
@@ -103,7 +103,7 @@ func (p *publisher) on(ctx context.Context, conn *connection) (*pipe, error) {
 
 // send gives a message to the library. Whatever it returns, an error means that the
 // message did not leave.
-func (p *publisher) send(ctx context.Context, late <-chan time.Time, pipe *pipe, u *publication, m *message.Message) error {
+func (p *publisher) send(ctx context.Context, late <-chan struct{}, pipe *pipe, u *publication, m *message.Message) error {
 	msg, err := encode(m, u.id, p.p.mode, pipe.conn.Config.FrameSize)
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (p *publisher) unavailable(err error) error {
 }
 
 // wait waits for the confirmation of one message, or for ctx.
-func (p *publisher) wait(ctx context.Context, late <-chan time.Time, pipe *pipe, u *publication) message.Result {
+func (p *publisher) wait(ctx context.Context, late <-chan struct{}, pipe *pipe, u *publication) message.Result {
 	var err error
 	select {
 	case <-u.confirm.Done():

@@ -73,7 +73,7 @@ func signal(c chan struct{}) {
 
 // admit waits until there is room for more. Writing itself never waits, so that the locks
 // of the library are never held for long.
-func (w *wire) admit(ctx context.Context, late <-chan time.Time) error {
+func (w *wire) admit(ctx context.Context, late <-chan struct{}) error {
 	for {
 		w.mu.Lock()
 		room, err := w.room, w.err
