@@ -33,7 +33,16 @@ func TestPromisesOfAQueue(t *testing.T) {
 	})
 }
 
+// skipInShort leaves variants of a suite to the full run.
+func skipInShort(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("the suite runs on a queue")
+	}
+}
+
 func TestPromisesOfASubscription(t *testing.T) {
+	skipInShort(t)
 	promises(t, func(t *testing.T) *endpointtest.Rig {
 		n := namespace(t, servicebustest.Options{})
 		n.Topic("events", servicebustest.Entity{})
@@ -46,6 +55,7 @@ func TestPromisesOfASubscription(t *testing.T) {
 }
 
 func TestPromisesOfSessions(t *testing.T) {
+	skipInShort(t)
 	promises(t, func(t *testing.T) *endpointtest.Rig {
 		n := namespace(t, servicebustest.Options{})
 		n.Queue("in", servicebustest.Entity{LockDuration: shortLock, Sessions: true})

@@ -140,6 +140,23 @@ func once(op smftest.Op, name string, fault smftest.Fault) func(smftest.Op, stri
 	}
 }
 
+// cutAfterWrite stores the next message and cuts the connection. Who logs in then has to
+// wait: else the library can be back, and have its answer, before we have left it.
+func cutAfterWrite(topic string) func(smftest.Op, string) *smftest.Fault {
+	cut := once(smftest.OpPublish, topic, smftest.Fault{Drop: true})
+	var done atomic.Bool
+	return func(op smftest.Op, name string) *smftest.Fault {
+		if op == smftest.OpLogin && done.Load() {
+			return &smftest.Fault{Delay: time.Second}
+		}
+		f := cut(op, name)
+		if f != nil {
+			done.Store(true)
+		}
+		return f
+	}
+}
+
 // always is a fault that happens each time.
 func always(op smftest.Op, fault smftest.Fault) func(smftest.Op, string) *smftest.Fault {
 	return func(o smftest.Op, _ string) *smftest.Fault {
@@ -176,7 +193,7 @@ func (b broker) newRig(t *testing.T, consumer func(topic, queue string) *Consume
 				t.Fatal(err)
 			}
 		},
-		CutAfterWrite: func(*testing.T) { b.OnFault(once(smftest.OpPublish, out, smftest.Fault{Drop: true})) },
+		CutAfterWrite: func(*testing.T) { b.OnFault(cutAfterWrite(out)) },
 		Refuse: func(*testing.T) {
 			b.OnFault(once(smftest.OpPublish, out, smftest.Fault{Code: 503, Text: "Spool Over Quota"}))
 		},

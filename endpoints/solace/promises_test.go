@@ -37,6 +37,9 @@ func TestPromisesOfTopics(t *testing.T) { promises(t, smftest.Options{}, ofTopic
 
 // A broker may give new ids to what it delivers again, and acknowledge publishes in groups.
 func TestPromisesOfTopicsAtAnotherBroker(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the suite runs at one broker")
+	}
 	promises(t, smftest.Options{RenumberAfterRebind: true, AckEvery: 16}, ofTopics)
 }
 

@@ -189,10 +189,13 @@ func TestSolaceProblems(t *testing.T) {
 	s.OnFault(func(op smftest.Op, _ string) *smftest.Fault {
 		mu.Lock()
 		defer mu.Unlock()
-		if op != smftest.OpPublish {
-			return nil
+		switch {
+		case op == smftest.OpPublish:
+			return fault
+		case op == smftest.OpLogin && fault != nil && fault.Drop:
+			return &smftest.Fault{Delay: time.Second} // else the library may be back before we have left it
 		}
-		return fault
+		return nil
 	})
 	post := func(name string, f *smftest.Fault, status int, slug string) {
 		t.Helper()

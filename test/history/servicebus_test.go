@@ -12,6 +12,9 @@ import (
 // TestServiceBus has a namespace drop all connections twenty times, and the gateway killed
 // in between. Each reader has a subscription of its own.
 func TestServiceBus(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes half a minute")
+	}
 	bus, err := servicebustest.Listen("127.0.0.1:0", servicebustest.Options{})
 	if err != nil {
 		t.Fatal(err)

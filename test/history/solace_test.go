@@ -16,6 +16,9 @@ func init() { gateway.Tags = "solace" } // it is not in the default set
 // between. What was in hand at a cut comes again under the same number, or under a new one:
 // the public facts do not tell which, so both are tried.
 func TestSolace(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes half a minute")
+	}
 	for name, renumber := range map[string]bool{"same numbers": false, "new numbers": true} {
 		t.Run(name, func(t *testing.T) {
 			broker, err := smftest.Listen("127.0.0.1:0", smftest.Options{AckEvery: 16, RenumberAfterRebind: renumber})
