@@ -12,7 +12,9 @@ fail() {
 with=$(mktemp -d)
 trap 'rm -rf "$with"' EXIT
 
-CGO_ENABLED=0 go build -trimpath -tags nobadger,nomysql,nopgx ./... # as build.sh does, so that it is done once
+flags=(-trimpath -tags "nobadger,nomysql,nopgx") # those of build.sh, so that all is built once
+CGO_ENABLED=0 go build "${flags[@]}" ./...
+CGO_ENABLED=0 go test "${flags[@]}" -count=1 ./endpoints/solace/... >/dev/null || fail "without cgo: go test ./endpoints/solace/... fails"
 scripts/build.sh
 if said=$(bin/caddy adapt --config examples/solace/Caddyfile 2>&1); then
 	fail "a program without Solace takes a configuration with it"
