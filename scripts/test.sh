@@ -80,6 +80,11 @@ start kafka "Apache Kafka" MESSAGE_API_NO_KAFKA
 start rabbitmq RabbitMQ MESSAGE_API_NO_RABBITMQ
 start mosquitto Mosquitto MESSAGE_API_NO_MOSQUITTO
 
+# What no build machine can start is named by those who have it.
+[ -n "${SERVICE_BUS_CONNECTION_STRING:-}" ] ||
+	summary+=("NOT RUN on Azure Service Bus, but on a peer: SERVICE_BUS_CONNECTION_STRING is not set (docs/endpoints/azure_service_bus.md)")
+[ -n "${SOLACE_URL:-}" ] || summary+=("NOT RUN on Solace, but on a peer: SOLACE_URL is not set (docs/endpoints/solace.md)")
+
 phase="integration tests"
 SECONDS=0
 scripts/integration.sh
