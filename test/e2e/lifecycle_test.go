@@ -158,15 +158,19 @@ func TestReloadsThatNobodyNotices(t *testing.T) {
 // stops. It tries again where no connection came about: a listening socket that Caddy
 // replaces takes the connections in its queue with it, whatever handler is behind.
 func post(client *http.Client, url, body string) error {
+	a, err := tryPost(client, url, body)
+	if err == nil && a.Status != http.StatusAccepted {
+		err = fmt.Errorf("%d %s", a.Status, a.Body)
+	}
+	return err
+}
+
+func tryPost(client *http.Client, url, body string) (gateway.Answer, error) {
 	for try := 0; ; try++ {
 		a, err := gateway.TryDo(client, "POST", url, body)
-		if err != nil && try < 20 && notConnected(err) {
-			continue
+		if err == nil || try == 20 || !notConnected(err) {
+			return a, err
 		}
-		if err == nil && a.Status != http.StatusAccepted {
-			err = fmt.Errorf("%d %s", a.Status, a.Body)
-		}
-		return err
 	}
 }
 
