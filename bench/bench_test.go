@@ -91,7 +91,7 @@ func TestScanPage(t *testing.T) {
 // change of the gateway that breaks the benchmarks is noticed.
 func TestWhatIsMeasured(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it starts several Caddies")
+		t.Skip("NOT RUN with -short: it starts several Caddies")
 	}
 	for _, name := range []string{"KAFKA_ADDR", "RABBITMQ_ADDR", "MQTT_ADDR"} {
 		t.Setenv(name, "")

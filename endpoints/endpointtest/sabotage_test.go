@@ -354,7 +354,7 @@ func TestSabotaged(t *testing.T) {
 
 func TestSuiteCanFail(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts one process per sabotage")
+		t.Skip("NOT RUN with -short: it starts one process per sabotage")
 	}
 	self, err := os.Executable()
 	if err != nil {

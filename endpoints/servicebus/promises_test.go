@@ -37,7 +37,7 @@ func TestPromisesOfAQueue(t *testing.T) {
 func skipInShort(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("the suite runs on a queue")
+		t.Skip("NOT RUN with -short: the suite runs on a queue, and with all variants in make test")
 	}
 }
 

@@ -38,7 +38,7 @@ func TestPromisesOfTopics(t *testing.T) { promises(t, smftest.Options{}, ofTopic
 // A broker may give new ids to what it delivers again, and acknowledge publishes in groups.
 func TestPromisesOfTopicsAtAnotherBroker(t *testing.T) {
 	if testing.Short() {
-		t.Skip("the suite runs at one broker")
+		t.Skip("NOT RUN with -short: the suite runs at the other kind of broker, and at both in make test")
 	}
 	promises(t, smftest.Options{RenumberAfterRebind: true, AckEvery: 16}, ofTopics)
 }

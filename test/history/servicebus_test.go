@@ -13,7 +13,7 @@ import (
 // in between. Each reader has a subscription of its own.
 func TestServiceBus(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it takes half a minute")
+		t.Skip("NOT RUN with -short: it takes half a minute")
 	}
 	bus, err := servicebustest.Listen("127.0.0.1:0", servicebustest.Options{})
 	if err != nil {

@@ -17,7 +17,7 @@ func init() { gateway.Tags = "solace" } // it is not in the default set
 // the public facts do not tell which, so both are tried.
 func TestSolace(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it takes half a minute")
+		t.Skip("NOT RUN with -short: it takes half a minute")
 	}
 	for name, renumber := range map[string]bool{"same numbers": false, "new numbers": true} {
 		t.Run(name, func(t *testing.T) {
