@@ -130,7 +130,7 @@ func (l *Link[C]) get(ctx context.Context, impatient bool) (Conn[C], error) {
 	l.wanted++
 	defer func() { l.wanted-- }()
 	failures := l.failures
-	if impatient {
+	if impatient && l.cur.Load() == nil { // it may have come since
 		l.nudge()
 	}
 	for {

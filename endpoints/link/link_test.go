@@ -212,6 +212,35 @@ func TestALostConnectionIsMadeAgain(t *testing.T) {
 	})
 }
 
+// Whoever waited for the end of a connection finds its cause in the status, and it stays
+// there until somebody asks for the next or its time has come.
+func TestTheCauseIsKnownWhenAConnectionIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := new(broker)
+		l := b.link(t, time.Minute, "a:1")
+		var callers sync.WaitGroup
+		for range 8 { // more than one asks for the first
+			callers.Go(func() {
+				if _, err := l.Get(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		callers.Wait()
+		conn, _ := l.Up()
+		time.Sleep(time.Second)
+		b.cut(1)
+		<-conn.Gone
+		if status := l.Status(); status.State != endpoints.Down || !strings.Contains(status.Error, "reset by peer") {
+			t.Errorf("%+v", status)
+		}
+		if _, ok := l.Up(); ok {
+			t.Error("the connection is still handed out")
+		}
+		l.Close()
+	})
+}
+
 func TestAddressesAreTriedInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &broker{}

@@ -111,11 +111,12 @@ func (s *supervisor[C]) keep(conn C, lost <-chan error) error {
 	gone := make(chan struct{})
 	s.up(conn, gone)
 	err := s.watch(lost)
-	s.cur.Store(nil)
-	close(gone)
-	if !errors.Is(err, errUnused) && !errors.Is(err, errClosed) {
+	if errors.Is(err, errUnused) || errors.Is(err, errClosed) {
+		s.cur.Store(nil)
+	} else {
 		s.lost(err)
 	}
+	close(gone) // after the status, so that whoever waited for it finds the cause
 	s.opt.Close(conn)
 	return err
 }
@@ -206,6 +207,10 @@ func (l *Link[C]) up(conn C, gone <-chan struct{}) {
 	case <-l.drops: // about the one before, which broke meanwhile
 	default:
 	}
+	select {
+	case <-l.poke: // whoever asked for a connection has one
+	default:
+	}
 	l.epoch++
 	l.cur.Store(&Conn[C]{C: conn, Epoch: l.epoch, Gone: gone})
 	l.enter(endpoints.Up, nil)
@@ -228,5 +233,6 @@ func (l *Link[C]) lost(err error) {
 	l.opt.Logger.Warn("the connection to the broker was lost", zap.String("address", l.Address()), zap.Error(err))
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.cur.Store(nil)
 	l.enter(endpoints.Down, l.unavailable(fmt.Errorf("the connection was lost: %w", err)))
 }
