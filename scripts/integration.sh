@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs all tests at full length, with the brokers that the environment names (`make
-# brokers-up` starts them and prints the variables).
+# Runs at full length what scripts/unit.sh cuts short or skips, with the brokers that the
+# environment names (`make brokers-up` starts them and prints the variables). Packages whose
+# tests neither ask testing.Short nor use a broker or a gateway have nothing more to say.
 #
 # First, side by side, what mostly waits: endpoints for their brokers, brokers for their disks;
 # the programs without and with Solace are built beside it.
@@ -10,9 +11,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-waits='/(endpoints/|test/brokers|test/browser)'
-mapfile -t together < <(go list ./... | grep -E "$waits")
-mapfile -t packages < <(go list ./... | grep -Ev "$waits|/test/patience\$")
+waits='^\./(endpoints/|test/brokers|test/browser)'
+mapfile -t all < <(
+	grep -rlE 'testing\.Short\(\)|MESSAGE_API_|/test/(brokers|gateway)' --include='*_test.go' ./bench ./endpoints ./entrypoints ./test |
+		xargs -n 1 dirname | sort -u
+)
+mapfile -t together < <(printf '%s\n' "${all[@]}" | grep -E "$waits")
+mapfile -t packages < <(printf '%s\n' "${all[@]}" | grep -Ev "$waits|^\./test/patience\$")
+[ ${#together[@]} -gt 5 ] && [ ${#packages[@]} -gt 3 ] # or the search above finds too little
 waiting=$(mktemp)
 building=$(mktemp)
 patience=

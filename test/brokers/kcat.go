@@ -32,8 +32,9 @@ type KcatRecord struct {
 // for each line. args are kcat's, as "-K:" for keys or "-H" "name=value" for headers.
 func KcatProduce(t testing.TB, addr, topic string, input []byte, args ...string) {
 	t.Helper()
-	// Everything is acknowledged, or kcat fails.
-	all := append([]string{"-P", "-b", addr, "-t", topic, "-X", "acks=all"}, args...)
+	// Everything is acknowledged, or kcat fails; and in order, also when the leader of a new
+	// topic has to be asked twice.
+	all := append([]string{"-P", "-b", addr, "-t", topic, "-X", "acks=all", "-X", "enable.idempotence=true"}, args...)
 	kcat(t, bytes.NewReader(input), all...)
 }
 
