@@ -174,7 +174,7 @@ func (c *connConfig) explain(address string, err error) error {
 		return known("RabbitMQ at %s refused the login of user %q; look at auth in the endpoint's configuration: %w", address, c.user, reason(err))
 	case e.Code == amqp.NotAllowed || e.Code == amqp.InvalidPath:
 		return known("RabbitMQ at %s does not let user %q into virtual host %q: %w", address, c.user, c.vhost, reason(err))
-	case e.Code == amqp.FrameError && c.tls == nil:
+	case (e.Code == amqp.FrameError || e == amqp.ErrClosed) && c.tls == nil: // which of them is a race in the library
 		return known("RabbitMQ at %s can't be reached: it closed the connection; does it expect TLS here? (%w)", address, reason(err))
 	}
 	return known("RabbitMQ at %s can't be reached: %w", address, reason(err))

@@ -329,6 +329,10 @@ func TestAnAddressThatIsNoRabbitMQ(t *testing.T) {
 	if !strings.Contains(result.Err.Error(), "TLS") {
 		t.Errorf("%v does not say what may be wrong", result.Err)
 	}
+	// What the library says of it depends on who is first.
+	if err := new(connConfig).explain("localhost:5671", amqp.ErrClosed); !strings.Contains(err.Error(), "TLS") {
+		t.Errorf("%v does not say what may be wrong", err)
+	}
 }
 
 func TestAMissingExchangeHarmsNobody(t *testing.T) {
