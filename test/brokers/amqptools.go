@@ -18,22 +18,16 @@ const amqpTimeout = time.Minute
 // with a content type, or "-p" for persistent.
 func AMQPPublish(t testing.TB, b RabbitMQBroker, vhost, exchange, key, body string, args ...string) {
 	t.Helper()
-	amqpTool(t, b, vhost, "amqp-publish", "", append([]string{"-e", exchange, "-r", key, "-b", body}, args...))
-}
-
-// AMQPPublishLines publishes each line as a message, with its line end, over one connection.
-func AMQPPublishLines(t testing.TB, b RabbitMQBroker, vhost, exchange, key, lines string, args ...string) {
-	t.Helper()
-	amqpTool(t, b, vhost, "amqp-publish", lines, append([]string{"-p", "-l", "-e", exchange, "-r", key}, args...))
+	amqpTool(t, b, vhost, "amqp-publish", append([]string{"-e", exchange, "-r", key, "-b", body}, args...))
 }
 
 // AMQPGet takes one message from a queue with amqp-get; it is "" when the queue is empty.
 func AMQPGet(t testing.TB, b RabbitMQBroker, vhost, queue string) string {
 	t.Helper()
-	return amqpTool(t, b, vhost, "amqp-get", "", []string{"-q", queue})
+	return amqpTool(t, b, vhost, "amqp-get", []string{"-q", queue})
 }
 
-func amqpTool(t testing.TB, b RabbitMQBroker, vhost, name, input string, args []string) string {
+func amqpTool(t testing.TB, b RabbitMQBroker, vhost, name string, args []string) string {
 	t.Helper()
 	program, err := exec.LookPath(name)
 	if err != nil {
@@ -47,7 +41,6 @@ func amqpTool(t testing.TB, b RabbitMQBroker, vhost, name, input string, args []
 	defer cancel()
 	args = append([]string{"-s", host, "--port=" + port, "--vhost=" + vhost, "--username=" + b.User(), "--password=" + b.Password()}, args...)
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Stdin = strings.NewReader(input)
 	var out, said strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &said
 	err = cmd.Run()

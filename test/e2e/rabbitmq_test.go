@@ -245,7 +245,7 @@ func (r *rabbit) onlyQueue() string {
 // publish has the foreign client publish numbers.
 func (r *rabbit) publish(exchange, key string, n int) {
 	r.t.Helper()
-	brokers.AMQPPublishLines(r.t, r.RabbitMQBroker, r.vhost, exchange, key, numberLines(n))
+	brokers.RabbitMQPublishLines(r.t, r.RabbitMQBroker, r.vhost, exchange, key, numberLines(n))
 }
 
 func numberLines(n int) string {
