@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs at full length what scripts/unit.sh cuts short or skips, with the brokers that the
 # environment names (`make brokers-up` starts them and prints the variables). Packages whose
-# tests neither ask testing.Short nor use a broker or a gateway have nothing more to say.
+# tests ask neither testing.Short nor the environment, and use no broker and no gateway, have
+# nothing more to say.
 #
 # First, side by side, what mostly waits: endpoints for their brokers, brokers for their disks;
 # the programs without and with Solace are built beside it.
@@ -13,7 +14,7 @@ cd "$(dirname "$0")/.."
 
 waits='^\./(endpoints/|test/brokers|test/browser)'
 mapfile -t all < <(
-	grep -rlE 'testing\.Short\(\)|MESSAGE_API_|/test/(brokers|gateway)' --include='*_test.go' ./bench ./endpoints ./entrypoints ./test |
+	grep -rlE 'testing\.Short\(\)|os\.Getenv|/test/(brokers|gateway)' --include='*_test.go' ./bench ./endpoints ./entrypoints ./test |
 		xargs -n 1 dirname | sort -u
 )
 mapfile -t together < <(printf '%s\n' "${all[@]}" | grep -E "$waits")
