@@ -18,7 +18,8 @@ type follower struct {
 	priv *body // the current part encoded for this session alone, when slot is -1
 
 	at     *chunk // the last link that was read to its end
-	part   *body  // the link after at, while it is read in part
+	on     *chunk // the link after at, while it is read in part,
+	part   *body  // and what it carries
 	index  int    // how much of part was read
 	told   bool   // the gap of the link after at was told
 	seq    uint64
@@ -193,12 +194,13 @@ func (f *follower) follow(limit int) (burst entrypoints.Burst, fallen bool, err 
 	burst.First = f.seq + 1
 	f.frames = f.frames[:0]
 	for burst.Bytes < burstBytes && (limit <= 0 || burst.Messages < limit) {
-		next := f.at.next.Load()
-		if next == nil {
-			break
-		}
-		b := f.part
+		// A chunk that was begun is read to its end, also if it has been dropped meanwhile
+		// and the link to it was cut.
+		next, b := f.on, f.part
 		if b == nil {
+			if next = f.at.next.Load(); next == nil {
+				break
+			}
 			b = next.body.Load()
 		}
 		if b == nil {
@@ -211,7 +213,7 @@ func (f *follower) follow(limit int) (burst entrypoints.Burst, fallen bool, err 
 			}
 			burst.Gap, f.told = b.gap, true
 		}
-		f.part = b
+		f.on, f.part = next, b
 		f.collect(&burst, next, limit)
 		if f.index == len(b.deliveries) {
 			f.at, f.part, f.index, f.told = next, nil, 0, false
