@@ -19,5 +19,7 @@ import (
 	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/sse"
 	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/websocket"
 	_ "github.com/caddy-message-api/caddy-message-api/module"
+	_ "github.com/caddy-message-api/caddy-message-api/plans/apikey"
+	_ "github.com/caddy-message-api/caddy-message-api/plans/jwt"
 	_ "github.com/caddy-message-api/caddy-message-api/plans/keyless"
 )

@@ -23,6 +23,9 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("message_api_health", httpcaddyfile.Before, "reverse_proxy")
 }
 
+// managedClaim stands for the managed APIs among the paths of a site block.
+const managedClaim = "managed APIs"
+
 func globalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 	if earlier != nil {
 		d.Next()
@@ -35,8 +38,8 @@ func globalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 	return httpcaddyfile.App{Name: module.AppID, Value: caddyconfig.JSON(app, nil)}, nil
 }
 
-// directive makes one route per context path, because Caddy sorts routes with a single path
-// by its length, so that of nested context paths the longest wins.
+// directive makes one route per context path, or without a path and a block one that serves
+// the managed APIs.
 func directive(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	h.Next()
 	matcher, err := namedMatcher(h)
@@ -44,6 +47,22 @@ func directive(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 		return nil, err
 	}
 	handler := new(module.Handler)
+	if h.CountRemainingArgs() > 0 {
+		return declared(h, matcher, handler)
+	}
+	if h.NextBlock(h.Nesting()) {
+		return nil, h.Err("message_api needs at least one context path, like `message_api /orders { ... }`; " +
+			"without a path it has no block either, and serves the managed APIs")
+	}
+	if line, again := claim(h, managedClaim); again && matcher == nil {
+		return nil, h.Errf("message_api without a path stands twice, first on line %d", line)
+	}
+	return h.NewRoute(matcher, handler), nil
+}
+
+// declared makes one route per context path, because Caddy sorts routes with a single path
+// by its length, so that of nested context paths the longest wins.
+func declared(h httpcaddyfile.Helper, matcher caddy.ModuleMap, handler *module.Handler) ([]httpcaddyfile.ConfigValue, error) {
 	for _, arg := range h.RemainingArgs() {
 		path, err := module.ContextPath(arg)
 		if err != nil {
@@ -53,9 +72,6 @@ func directive(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 			return nil, h.Errf("context path %q is taken already, on line %d", arg, line)
 		}
 		handler.Paths = append(handler.Paths, orRoot(path))
-	}
-	if len(handler.Paths) == 0 {
-		return nil, h.Err("message_api needs at least one context path, like `message_api /orders { ... }`")
 	}
 	if err := handler.Definition.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err

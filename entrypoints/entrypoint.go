@@ -58,6 +58,9 @@ type Needs struct {
 type Session interface {
 	// Identity are the ids of this exchange.
 	Identity() Identity
+	// Withheld says that a request header is not for messages: a credential, or one of the
+	// gateway's own ids. The name is in canonical form.
+	Withheld(header string) bool
 	// Logger is named after the entrypoint and carries the session's fields.
 	Logger() *zap.Logger
 	// Publish sends messages to the API's endpoint at the entrypoint's level, and

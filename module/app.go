@@ -28,12 +28,26 @@ type App struct {
 	// HeadersPrefix stands before Request-Id, Transaction-Id and Client-Identifier in
 	// header names. Default: X-Gravitee-.
 	HeadersPrefix string `json:"headers_prefix,omitempty"`
+	// SyncInterval is how often this node looks for what others have changed in the storage
+	// that they share, and tells them what it has counted. At least 100ms. Default: 5s.
+	SyncInterval caddy.Duration `json:"sync_interval,omitempty"`
+	// KeySecret is what API keys are hashed with, at least 32 characters; give it by {env.*} or
+	// {file.*}. Keys made under one secret are unknown under another. Default: a random one,
+	// kept in the storage.
+	KeySecret string `json:"key_secret,omitempty"`
+	// CustomKeys allows API keys that somebody chose, instead of random ones. Default: false.
+	CustomKeys bool `json:"custom_keys,omitempty"`
+	// KeyOverlap is for how long the old keys of a subscription go on when one is renewed.
+	// Default: 2h.
+	KeyOverlap caddy.Duration `json:"key_overlap,omitempty"`
 
 	ctx     caddy.Context
 	log     *zap.Logger
 	names   identityNames
 	metrics *metrics
 	shared  []*endpoint
+	managed *managed
+	keeper  *keeper
 
 	mu   sync.Mutex
 	apis map[string]place
@@ -64,6 +78,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.metrics, err = newMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
+	if err := a.normalizeStore(); err != nil {
+		return err
+	}
+	a.managed = newManaged(a)
 	seen := make(map[string]bool)
 	for _, e := range a.Endpoints {
 		if e.Use != "" {
@@ -82,12 +100,6 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	return nil
 }
-
-// Start implements caddy.App. There is nothing to start: units live with their leases.
-func (a *App) Start() error { return nil }
-
-// Stop implements caddy.App.
-func (a *App) Stop() error { return nil }
 
 // Cleanup implements caddy.CleanerUpper.
 func (a *App) Cleanup() error {

@@ -105,25 +105,6 @@ func readEndpoint(d *caddyfile.Dispenser, mayUse bool) (*EndpointConfig, error) 
 	return &EndpointConfig{Name: name, EndpointRaw: raw}, nil
 }
 
-func (def *Definition) readPlan(d *caddyfile.Dispenser) error {
-	kind, name, seg, err := guest(d, "plan", plans.Namespace)
-	if err != nil {
-		return err
-	}
-	raw, err := guestJSON(seg, plans.Namespace, kind)
-	if err != nil {
-		return err
-	}
-	if name == "" {
-		name = kind
-	}
-	if slices.ContainsFunc(def.Plans, func(p *PlanConfig) bool { return p.Name == name }) {
-		return d.Errf("plan %q is defined twice: give one of them another name, like `plan <type> <name>`", name)
-	}
-	def.Plans = append(def.Plans, &PlanConfig{Name: name, PlanRaw: raw})
-	return nil
-}
-
 // guest reads `<what> <type> [<name>] { ... }`, and returns the tokens for the guest, which
 // sees only its type and its block.
 func guest(d *caddyfile.Dispenser, what, namespace string) (kind, name string, seg caddyfile.Segment, err error) {
@@ -180,6 +161,10 @@ func restart(d *caddyfile.Dispenser) *caddyfile.Dispenser {
 //		endpoint        <type> [<name>] { ... }
 //		plans_forbidden <type>...
 //		headers_prefix  <prefix>
+//		sync_interval   <duration>
+//		key_secret      <secret>
+//		key_overlap     <duration>
+//		custom_keys     [on|off]
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
@@ -212,6 +197,10 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return nil
 		}},
 		parse.String("headers_prefix", &a.HeadersPrefix),
+		parse.Duration("sync_interval", &a.SyncInterval),
+		parse.String("key_secret", &a.KeySecret),
+		parse.Duration("key_overlap", &a.KeyOverlap),
+		parse.Flag("custom_keys", &a.CustomKeys),
 	)
 }
 

@@ -6,10 +6,11 @@ import (
 	"strings"
 
 	"github.com/caddy-message-api/caddy-message-api/entrypoints"
+	"github.com/caddy-message-api/caddy-message-api/plans/limits"
 )
 
 // corsExpose are the response headers that pages may read, besides the identity headers.
-const corsExpose = "Retry-After, Preference-Applied, "
+var corsExpose = "Retry-After, Preference-Applied, WWW-Authenticate, " + strings.Join(limits.HeaderNames, ", ") + ", "
 
 // cors does what the browser of another origin's page must be told. done says that the
 // request was a preflight and is answered.

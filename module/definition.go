@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -50,8 +51,8 @@ type Definition struct {
 	// Endpoints are the brokers behind. At least one. Where an entrypoint names none, the
 	// first that can do what it needs is taken.
 	Endpoints []*EndpointConfig `json:"endpoints,omitempty"`
-	// Plans say who may use the API. At least one. They are asked in this order, keyless
-	// ones last.
+	// Plans say who may use the API. At least one. The kinds are asked in the order mtls,
+	// jwt, oauth2, api_key, others, and keyless last; plans of one kind in this order.
 	Plans []*PlanConfig `json:"plans,omitempty"`
 }
 
@@ -66,14 +67,6 @@ type EndpointConfig struct {
 	EndpointRaw json.RawMessage `json:"endpoint,omitempty" caddy:"namespace=message_api.endpoints inline_key=type"`
 }
 
-// PlanConfig is a plan with its name.
-type PlanConfig struct {
-	// Name tells plans of one type apart. Default: the type.
-	Name string `json:"name,omitempty"`
-	// PlanRaw is the plan module.
-	PlanRaw json.RawMessage `json:"plan,omitempty" caddy:"namespace=message_api.plans inline_key=type"`
-}
-
 const (
 	defaultLogSize = 16 << 20
 	minLogSize     = 64 << 10
@@ -85,57 +78,84 @@ var (
 	originPattern = regexp.MustCompile(`^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$`)
 )
 
+// flaw is one thing that is wrong with a definition, and where.
+type flaw struct {
+	path   string
+	detail string
+}
+
 // normalize fills in defaults and says what is wrong, as far as it can be told without
 // loading a guest.
 func (d *Definition) normalize() error {
-	if len(d.Paths) == 0 {
-		return fmt.Errorf("a message API needs at least one context path")
+	flaws := append(d.check(), d.missing()...)
+	if len(flaws) == 0 {
+		return nil
+	}
+	texts := make([]string, len(flaws))
+	for i, f := range flaws {
+		texts[i] = f.detail
+	}
+	return errors.New(strings.Join(texts, "; "))
+}
+
+// check fills in defaults and says all that is wrong with what is there.
+func (d *Definition) check() (flaws []flaw) {
+	wrong := func(path, format string, args ...any) {
+		flaws = append(flaws, flaw{path: path, detail: fmt.Sprintf(format, args...)})
 	}
 	for i, p := range d.Paths {
 		clean, err := contextPath(p)
 		if err != nil {
-			return err
+			wrong(fmt.Sprintf("paths[%d]", i), "%v", err)
+			continue
 		}
 		d.Paths[i] = clean
 	}
-	if d.ID == "" {
+	if d.ID == "" && len(d.Paths) > 0 {
 		d.ID = kebab(d.Paths[0])
 	}
-	if !idPattern.MatchString(d.ID) {
-		return fmt.Errorf("message API id %q: use 1 to 64 of A-Z a-z 0-9 _ -", d.ID)
+	if d.ID != "" && !idPattern.MatchString(d.ID) {
+		wrong("id", "message API id %q: use 1 to 64 of A-Z a-z 0-9 _ -", d.ID)
 	}
 	for i, o := range d.Origins {
 		d.Origins[i] = strings.ToLower(strings.TrimSuffix(o, "/"))
 		if !originPattern.MatchString(d.Origins[i]) {
-			return fmt.Errorf("message API %s: origin %q: use scheme://host[:port], or *", d.ID, o)
+			wrong(fmt.Sprintf("origins[%d]", i), "message API %s: origin %q: use scheme://host[:port], or *", d.ID, o)
 		}
 	}
-	switch d.SlowClient {
-	case "":
+	if d.SlowClient == "" {
 		d.SlowClient = "gap"
-	case "gap", "close":
-	default:
-		return fmt.Errorf("message API %s: slow_client %q: use gap or close", d.ID, d.SlowClient)
+	}
+	if d.SlowClient != "gap" && d.SlowClient != "close" {
+		wrong("slow_client", "message API %s: slow_client %q: use gap or close", d.ID, d.SlowClient)
 	}
 	if d.Errors != "" && d.Errors != "caddy" {
-		return fmt.Errorf("message API %s: errors %q: use caddy, or leave it out", d.ID, d.Errors)
+		wrong("errors", "message API %s: errors %q: use caddy, or leave it out", d.ID, d.Errors)
 	}
 	if d.LogSize == 0 {
 		d.LogSize = defaultLogSize
 	}
 	if d.LogSize < minLogSize {
-		return fmt.Errorf("message API %s: log_size %d is less than %d bytes", d.ID, d.LogSize, minLogSize)
+		wrong("log_size", "message API %s: log_size %d is less than %d bytes", d.ID, d.LogSize, minLogSize)
 	}
-	return d.needsAll()
+	return flaws
 }
 
-func (d *Definition) needsAll() error {
-	for what, n := range map[string]int{"entrypoint": len(d.EntrypointsRaw), "endpoint": len(d.Endpoints), "plan": len(d.Plans)} {
-		if n == 0 {
-			return fmt.Errorf("message API %s needs at least one %s to be served%s", d.ID, what, hint[what])
+// missing says what a definition lacks to be served.
+func (d *Definition) missing() (flaws []flaw) {
+	if len(d.Paths) == 0 {
+		return []flaw{{"paths", "a message API needs at least one context path"}}
+	}
+	for _, part := range []struct {
+		what string
+		n    int
+	}{{"entrypoint", len(d.EntrypointsRaw)}, {"endpoint", len(d.Endpoints)}, {"plan", len(d.Plans)}} {
+		if part.n == 0 {
+			flaws = append(flaws, flaw{part.what + "s",
+				fmt.Sprintf("message API %s needs at least one %s to be served%s", d.ID, part.what, hint[part.what])})
 		}
 	}
-	return nil
+	return flaws
 }
 
 var hint = map[string]string{

@@ -37,33 +37,43 @@ func acquireEndpoint(ctx caddy.Context, owner string, cfg *EndpointConfig) (*end
 	}
 	key := owner + "/" + cfg.Name + "/" + kind + "/" + hash
 	val, _, err := endpointPool.LoadOrNew(key, func() (caddy.Destructor, error) {
-		return loadEndpoint(ctx, owner, key, kind, cfg)
+		return loadEndpoint(ctx, owner, key, cfg)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("endpoint %s (%s): %w", cfg.Name, kind, unknownGuest(err, endpoints.Namespace, kind))
+		return nil, fmt.Errorf("endpoint %s (%s): %w", cfg.Name, kind, err)
 	}
 	return val.(*endpoint), nil
 }
 
 // loadEndpoint loads the guest in a Caddy context of its own, which outlives the
 // configuration that brought it.
-func loadEndpoint(ctx caddy.Context, owner, key, kind string, cfg *EndpointConfig) (*endpoint, error) {
+func loadEndpoint(ctx caddy.Context, owner, key string, cfg *EndpointConfig) (*endpoint, error) {
 	own, cancel := detach(ctx)
-	copied := &EndpointConfig{EndpointRaw: append(json.RawMessage(nil), cfg.EndpointRaw...)}
-	val, err := own.LoadModule(copied, "EndpointRaw")
+	e, err := readyEndpoint(own, cfg)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	guest, ok := val.(endpoints.Endpoint)
-	if !ok {
-		cancel()
-		return nil, fmt.Errorf("module %T is no endpoints.Endpoint", val)
-	}
-	if scoped, ok := guest.(endpoints.Scoped); ok {
+	if scoped, ok := e.guest.(endpoints.Scoped); ok {
 		scoped.SetScope(endpoints.Scope{Owner: owner, Name: cfg.Name})
 	}
-	e := &endpoint{name: cfg.Name, kind: kind, key: key, caps: guest.Capabilities(), guest: guest, cancel: cancel}
+	e.key, e.cancel = key, cancel
+	return e, nil
+}
+
+// readyEndpoint loads the guest and asks what it can do.
+func readyEndpoint(ctx caddy.Context, cfg *EndpointConfig) (*endpoint, error) {
+	copied := &EndpointConfig{EndpointRaw: append(json.RawMessage(nil), cfg.EndpointRaw...)}
+	kind := typeOf(copied.EndpointRaw)
+	val, err := ctx.LoadModule(copied, "EndpointRaw")
+	if err != nil {
+		return nil, unknownGuest(err, endpoints.Namespace, kind)
+	}
+	guest, ok := val.(endpoints.Endpoint)
+	if !ok {
+		return nil, fmt.Errorf("module %T is no endpoints.Endpoint", val)
+	}
+	e := &endpoint{name: cfg.Name, kind: kind, caps: guest.Capabilities(), guest: guest}
 	e.pub, _ = guest.(endpoints.Publishing)
 	e.sub, _ = guest.(endpoints.Subscribing)
 	e.caps.Publish = e.caps.Publish && e.pub != nil

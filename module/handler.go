@@ -14,7 +14,6 @@ import (
 
 	"github.com/caddy-message-api/caddy-message-api/entrypoints"
 	"github.com/caddy-message-api/caddy-message-api/message"
-	"github.com/caddy-message-api/caddy-message-api/plans"
 )
 
 func init() {
@@ -30,6 +29,9 @@ func init() {
 //
 // Requests to the context path and below it are answered here, also when the answer is an
 // error; all others go on to the next handler.
+//
+// Without a definition it serves the managed APIs, which are kept in the store, each on its
+// own context paths.
 type Handler struct {
 	Definition
 
@@ -47,21 +49,29 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // Provision implements caddy.Provisioner.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.log = ctx.Logger()
-	if err := h.normalize(); err != nil {
-		return err
-	}
 	val, err := ctx.App(AppID)
 	if err != nil {
 		return err
 	}
 	h.app = val.(*App)
 	h.names = h.app.names
+	if h.isManaged() {
+		return nil
+	}
+	if err := h.normalize(); err != nil {
+		return err
+	}
 	h.unit, err = acquireUnit(ctx, h.app, &h.Definition, h.where(ctx))
 	if err != nil {
 		return err
 	}
 	h.endBeforeSocketsClose(ctx)
 	return nil
+}
+
+// isManaged says that there is no definition here.
+func (d *Definition) isManaged() bool {
+	return d.ID == "" && len(d.Paths) == 0 && len(d.EntrypointsRaw) == 0 && len(d.Endpoints) == 0 && len(d.Plans) == 0
 }
 
 // where names the place of the definition in the configuration, for error messages.
@@ -109,14 +119,25 @@ func (h *Handler) Cleanup() error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if h.unit == nil {
+		return h.app.managed.ServeHTTP(w, r, next)
+	}
 	if !h.covers(r.URL.Path) {
 		return next.ServeHTTP(w, r)
 	}
+	return h.enter(w, r)
+}
+
+// enter serves the request by the unit.
+func (h *Handler) enter(w http.ResponseWriter, r *http.Request) error {
 	// The unit of a configuration that was just replaced serves nobody any more; its
 	// successor can.
 	u := h.unit
 	if !u.enter() {
 		if u = runtime.current(h.ID); u == nil || !u.enter() {
+			if err := h.gate(); err != nil {
+				return h.fail(w, r, "", err)
+			}
 			return h.fail(w, r, "", &message.Error{Kind: message.Unavailable, RetryAfter: time.Second,
 				Detail: "this API is being redeployed: try again"})
 		}
@@ -128,13 +149,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 func (h *Handler) covers(path string) bool {
 	path = strings.ToLower(caddyhttp.CleanPath(path, true))
 	return slices.ContainsFunc(h.Paths, func(context string) bool { return covers(context, path) })
-}
-
-// grant is what identity and plans have made of a request.
-type grant struct {
-	identity  entrypoints.Identity
-	principal plans.Principal
-	inferred  string
 }
 
 // serve is the pipeline. Its order is that of the package comment.
@@ -149,18 +163,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, u *unit) error {
 	if done || err != nil {
 		return h.failOr(w, r, g.identity.RequestID, err)
 	}
-	if err := h.authorize(r, u, g); err != nil {
-		return h.fail(w, r, g.identity.RequestID, err)
-	}
-	h.names.setClientHeader(w.Header(), &g.identity)
-	way, err := u.match(r)
+	s, err := h.open(w, r, u, g)
 	if err != nil {
 		return h.fail(w, r, g.identity.RequestID, err)
 	}
-	s, err := openSession(u, way, h.app, g, r)
-	if err != nil {
-		return h.fail(w, r, g.identity.RequestID, err)
-	}
+	way := s.way
 	h.logFields(r, s)
 	r, span := s.trace(r)
 	err = way.guest.Serve(w, r, s)
@@ -170,6 +177,42 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, u *unit) error {
 		return nil
 	}
 	return h.failOr(w, r, g.identity.RequestID, err)
+}
+
+// open lets the request in: it becomes a session, or an error.
+func (h *Handler) open(w http.ResponseWriter, r *http.Request, u *unit, g *grant) (*session, error) {
+	before := changes.Load()
+	if err := h.gate(); err != nil {
+		return nil, err
+	}
+	if err := h.authorize(r, u, g); err != nil {
+		return nil, err
+	}
+	h.names.setClientHeader(w.Header(), &g.identity)
+	way, err := u.match(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.charge(w, r, u, g); err != nil {
+		return nil, err
+	}
+	s, err := openSession(u, way, h.app, g, r)
+	if err != nil {
+		return nil, err
+	}
+	// Something was withdrawn while this one came in, and may have missed it.
+	if changes.Load() != before {
+		err = h.gate()
+		if err == nil {
+			err = h.authorize(r, u, new(grant))
+		}
+		if err != nil {
+			s.close(err)
+			return nil, err
+		}
+	}
+	u.withhold(r)
+	return s, nil
 }
 
 // match finds the entrypoint that the request asks for most specifically.
@@ -205,49 +248,6 @@ func (u *unit) entrypointList() string {
 	return strings.Join(names, ", ")
 }
 
-// authorize asks the plans in their order. A request that none of them knows is refused
-// with the challenges of all.
-func (h *Handler) authorize(r *http.Request, u *unit, g *grant) error {
-	provided, err := h.names.provided(r.Header)
-	if err != nil {
-		return err
-	}
-	var challenges []string
-	for _, p := range u.plans {
-		v := p.guest.Check(r)
-		switch v.Answer {
-		case plans.NotMine:
-			if v.Challenge != "" {
-				challenges = append(challenges, v.Challenge)
-			}
-			continue
-		case plans.Refused:
-			prob := &entrypoints.Problem{Status: v.Status, Slug: "unauthorized", Detail: v.Detail}
-			if v.Status == http.StatusForbidden {
-				prob.Slug = "forbidden"
-			}
-			if v.Challenge != "" {
-				prob.Challenge = []string{v.Challenge}
-			}
-			return prob
-		}
-		g.principal = v.Principal
-		g.principal.API, g.principal.Plan = u.def.ID, p.name
-		g.inferred = g.principal.Subscription
-		if g.inferred == "" {
-			g.inferred = clientIDs.of(clientIP(r))
-		}
-		g.identity.Client = g.inferred
-		if provided != "" {
-			g.identity.Client += "-" + provided
-		}
-		g.identity.Anonymous = p.guest.Anonymous() && provided == ""
-		return nil
-	}
-	return &entrypoints.Problem{Status: http.StatusUnauthorized, Slug: "unauthorized",
-		Detail: "this API needs a credential", Challenge: challenges}
-}
-
 // clientIP is the client's address as Caddy sees it, trusted proxies honoured.
 func clientIP(r *http.Request) string {
 	if ip, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ok {
@@ -258,14 +258,18 @@ func clientIP(r *http.Request) string {
 
 // logFields adds what is known of the exchange to Caddy's access log, if there is one.
 func (h *Handler) logFields(r *http.Request, s *session) {
+	if fields := accessFields(r); fields != nil {
+		fields.Add(zap.Inline(logIdentity{s}))
+	}
+}
+
+// accessFields is where to add to the access log; nil if there is none.
+func accessFields(r *http.Request) *caddyhttp.ExtraLogFields {
 	if srv, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); !ok || srv.Logs == nil {
-		return
+		return nil
 	}
-	fields, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
-	if !ok {
-		return
-	}
-	fields.Add(zap.Inline(logIdentity{s}))
+	fields, _ := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
+	return fields
 }
 
 func (h *Handler) failOr(w http.ResponseWriter, r *http.Request, requestID string, err error) error {

@@ -106,7 +106,7 @@ func (h *Health) report(ctx context.Context) healthReport {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTimeout)
 	defer cancel()
-	h.last, h.at = checkAll(ctx, h.app.registered()), time.Now()
+	h.last, h.at = checkAll(ctx, append(h.app.registered(), h.app.managed.ids()...)), time.Now()
 	return h.last
 }
 

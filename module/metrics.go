@@ -22,6 +22,8 @@ type metrics struct {
 	published *prometheus.CounterVec
 	gaps      *prometheus.CounterVec
 	dropped   *prometheus.CounterVec
+	refused   *prometheus.CounterVec
+	limited   *prometheus.CounterVec
 
 	mu   sync.Mutex
 	ways map[[2]string]*wayCounters
@@ -61,6 +63,13 @@ func makeMetrics() *metrics {
 	m.published = counter("messages_published_total", "Messages given to brokers, by outcome.", "outcome")
 	m.gaps = counter("gaps_total", "Gaps that clients were told of, by reason.", "reason")
 	m.dropped = counter("messages_dropped_total", "Messages dropped at at_most_once because they could not be settled first.")
+	perPlan := func(name, help string, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "caddy", Subsystem: "message_api", Name: name, Help: help,
+		}, []string{"api", "plan", label})
+	}
+	m.refused = perPlan("refused_total", "Requests that no plan let in, by the plan that refused them and the status.", "status")
+	m.limited = perPlan("limited_total", "What was refused because a limit was reached: requests by rate_limit and quota, messages by publish_rate.", "limit")
 	return m
 }
 
@@ -68,6 +77,7 @@ func makeMetrics() *metrics {
 func (m *metrics) register(reg prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{
 		m.open, m.ended, m.sent, m.sentBytes, m.received, m.recvBytes, m.published, m.gaps, m.dropped,
+		m.refused, m.limited,
 	} {
 		err := reg.Register(c)
 		if _, there := errors.AsType[prometheus.AlreadyRegisteredError](err); err != nil && !there {

@@ -31,6 +31,7 @@ func (s *session) Publish(ctx context.Context, messages ...*message.Message) ([]
 		}
 	}
 	results, rest := s.bounded(messages)
+	results, rest = s.rated(results, rest)
 	if len(rest) > 0 {
 		sent := s.publishBy(ctx, s.pub.first, rest)
 		if s.way.pubFallback != nil {
@@ -79,6 +80,35 @@ func (s *session) bounded(messages []*message.Message) (results []message.Result
 		return nil, messages
 	}
 	return results, rest
+}
+
+// rated refuses the messages that are over the rate at which this client may publish. The
+// first ones go, so that what a client sends again is the rest.
+func (s *session) rated(results []message.Result, rest []*message.Message) ([]message.Result, []*message.Message) {
+	if s.account == nil || len(rest) == 0 {
+		return results, rest
+	}
+	allowed, retry := s.account.Publish(len(rest))
+	over := len(rest) - allowed
+	if over == 0 {
+		return results, rest
+	}
+	s.app.metrics.limited.WithLabelValues(s.unit.def.ID, s.principal.Plan, "publish_rate").Add(float64(over))
+	if results == nil {
+		results = make([]message.Result, len(rest))
+	}
+	open := 0
+	for i := range results {
+		if results[i].Err != nil {
+			continue
+		}
+		if open++; open > allowed {
+			err := message.Errorf(message.Busy, "more messages than this plan allows to publish")
+			err.RetryAfter = retry
+			results[i] = message.Result{Status: message.Refused, Err: err}
+		}
+	}
+	return results, rest[:allowed]
 }
 
 // merge puts what was sent into the places that were not refused before.

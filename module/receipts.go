@@ -211,6 +211,27 @@ func (rs *receipts) close() {
 	rs.ends.Wait()
 }
 
+// revoke gives back what is lent to those that a selector means. One credential of several
+// says nothing about the subscription that the messages are lent to.
+func (rs *receipts) revoke(sel *Selector) {
+	if sel.Credential != "" || sel.unit != nil || sel.h3 {
+		return
+	}
+	rs.mu.Lock()
+	var ids []string
+	for id, r := range rs.kept {
+		k := &r.holder.key
+		if (sel.API == "" || sel.API == k.api) && (sel.Plan == "" || sel.Plan == k.plan) &&
+			(sel.Subscription == "" || sel.Subscription == k.who) {
+			ids = append(ids, id)
+		}
+	}
+	rs.mu.Unlock()
+	for _, id := range ids {
+		go rs.expire(id)
+	}
+}
+
 // isReceipt tells a receipt from everything else that a client may present.
 func isReceipt(cursor string) bool { return strings.HasPrefix(cursor, receiptPrefix) }
 

@@ -64,7 +64,9 @@ func testApp(t *testing.T) *App {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &App{names: names, metrics: m, log: zap.NewNop()}
+	app := &App{names: names, metrics: m, log: zap.NewNop()}
+	app.managed = newManaged(app)
+	return app
 }
 
 // testSession opens a session for a principal, which ends with the test at the latest.
@@ -93,6 +95,9 @@ func openTestSession(t *testing.T, u *unit, w *way, p plans.Principal) (*session
 	g := &grant{
 		principal: p, inferred: "client",
 		identity: entrypoints.Identity{RequestID: "request", TransactionID: "transaction", Client: "client"},
+	}
+	if p.Limits != nil {
+		g.maxSessions = p.Limits.MaxSessions
 	}
 	return openSession(u, w, testApp(t), g, httptest.NewRequest(http.MethodGet, "/", nil))
 }

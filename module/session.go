@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-message-api/caddy-message-api/entrypoints"
 	"github.com/caddy-message-api/caddy-message-api/plans"
+	"github.com/caddy-message-api/caddy-message-api/plans/limits"
 )
 
 // session is one client's exchange. It implements entrypoints.Session.
@@ -21,12 +22,17 @@ type session struct {
 	app       *App
 	principal plans.Principal
 	key       principalKey
-	identity  entrypoints.Identity
-	request   *http.Request
-	log       *zap.Logger
-	proto     int
-	started   time.Time
-	counters  *wayCounters
+	// account keeps the session to message rates; nil without any. paced says that it slows
+	// down reading.
+	account     *limits.Account
+	paced       bool
+	maxSessions int
+	identity    entrypoints.Identity
+	request     *http.Request
+	log         *zap.Logger
+	proto       int
+	started     time.Time
+	counters    *wayCounters
 
 	sent, sentBytes         atomic.Int64
 	received, receivedBytes atomic.Int64
@@ -47,7 +53,7 @@ func openSession(u *unit, w *way, app *App, g *grant, r *http.Request) (*session
 	s := &session{
 		unit: u, way: w, app: app, principal: g.principal, identity: g.identity, request: r,
 		key: keyOf(&g.principal, g.inferred), proto: r.ProtoMajor, started: time.Now(),
-		log:      w.log,
+		log: w.log, account: g.account, paced: g.paced, maxSessions: g.maxSessions,
 		counters: app.metrics.forWay(u.def.ID, w.needs.Type),
 	}
 	if err := sessions.add(s); err != nil {
@@ -58,6 +64,7 @@ func openSession(u *unit, w *way, app *App, g *grant, r *http.Request) (*session
 			s.finish(entrypoints.End{Reason: entrypoints.EndExpired, Detail: "the credential or subscription has expired"})
 		})
 	}
+	s.account = s.account.Hold()
 	s.counters.open.Inc()
 	watchExit()
 	if u.isRetired() { // between enter and here, so that its farewell missed us
@@ -74,6 +81,7 @@ func (s *session) close(err error) (begun bool) {
 		s.finish(end)
 	}
 	sessions.remove(s)
+	s.account.Release()
 	if s.expiry != nil {
 		s.expiry.Stop()
 	}
@@ -84,6 +92,15 @@ func (s *session) close(err error) (begun bool) {
 
 // Identity implements entrypoints.Session.
 func (s *session) Identity() entrypoints.Identity { return s.identity }
+
+// Withheld implements entrypoints.Session.
+func (s *session) Withheld(header string) bool {
+	switch header {
+	case "Authorization", "Cookie":
+		return true
+	}
+	return s.app.names.is(header) || slices.Contains(s.unit.withheld, header)
+}
 
 // Logger implements entrypoints.Session.
 func (s *session) Logger() *zap.Logger {

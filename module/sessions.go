@@ -31,6 +31,8 @@ type Selector struct {
 
 	unit *unit
 	h3   bool
+	// subscribed means those that have a subscription, whichever.
+	subscribed bool
 }
 
 func (sel *Selector) matches(s *session) bool {
@@ -38,6 +40,7 @@ func (sel *Selector) matches(s *session) bool {
 	return (sel.ID == 0 || sel.ID == s.id) &&
 		(sel.unit == nil || sel.unit == s.unit) &&
 		(!sel.h3 || s.proto == 3) &&
+		(!sel.subscribed || p.Subscription != "") &&
 		(sel.API == "" || sel.API == p.API) &&
 		(sel.Plan == "" || sel.Plan == p.Plan) &&
 		(sel.Application == "" || sel.Application == p.Application) &&
@@ -74,7 +77,7 @@ func keyOf(p *plans.Principal, inferred string) principalKey {
 
 // add registers a session, unless its principal has too many.
 func (t *sessionTable) add(s *session) error {
-	limit := s.principal.MaxSessions
+	limit := s.maxSessions
 	if limit == 0 {
 		limit = defaultMaxSessions
 	}

@@ -138,7 +138,8 @@ func TestSpreadStaysInItsRange(t *testing.T) {
 
 func TestSessionsPerPrincipalAreBounded(t *testing.T) {
 	u := testUnit("one")
-	limited := plans.Principal{API: "one", Plan: "p", Subscription: "s", MaxSessions: 2}
+	two := &plans.Limits{MaxSessions: 2}
+	limited := plans.Principal{API: "one", Plan: "p", Subscription: "s", Limits: two}
 	first := testSession(t, u, nil, limited)
 	testSession(t, u, nil, limited)
 	_, err := openTestSession(t, u, nil, limited)
@@ -147,10 +148,10 @@ func TestSessionsPerPrincipalAreBounded(t *testing.T) {
 		t.Fatalf("one over the bound: %v", err)
 	}
 	for name, other := range map[string]plans.Principal{
-		"subscription": {API: "one", Plan: "p", Subscription: "t", MaxSessions: 2},
-		"plan":         {API: "one", Plan: "q", Subscription: "s", MaxSessions: 2},
-		"api":          {API: "two", Plan: "p", Subscription: "s", MaxSessions: 2},
-		"client":       {API: "one", Plan: "p", MaxSessions: 2}, // keyless: counted by address
+		"subscription": {API: "one", Plan: "p", Subscription: "t", Limits: two},
+		"plan":         {API: "one", Plan: "q", Subscription: "s", Limits: two},
+		"api":          {API: "two", Plan: "p", Subscription: "s", Limits: two},
+		"client":       {API: "one", Plan: "p", Limits: two}, // keyless: counted by address
 	} {
 		s, err := openTestSession(t, u, nil, other)
 		if err != nil {

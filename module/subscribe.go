@@ -45,7 +45,15 @@ func (s *session) Subscribe(ctx context.Context, want entrypoints.Want) (entrypo
 	if err != nil {
 		return nil, err
 	}
+	if s.paced {
+		f = feed.Paced(f, s.account.Receive, s.account.Refund, want.Wake, s.pacedOut)
+	}
 	return &counted{Feed: f, s: s}, nil
+}
+
+// pacedOut counts that a client lost messages to its receive_rate.
+func (s *session) pacedOut() {
+	s.app.metrics.limited.WithLabelValues(s.unit.def.ID, s.principal.Plan, "receive_rate").Inc()
 }
 
 func down(err error) bool { return err != nil && message.KindOf(err) == message.Unavailable }
@@ -87,7 +95,7 @@ func (rd *reading) decide(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if rd.sub.Mode == message.Broadcast && rd.behind() {
+	if rd.sub.Mode == message.Broadcast && (rd.behind() || s.paced && rd.ep.caps.Positions) {
 		rd.sub.Mode = message.Assigned
 	}
 	tracked := rd.sub.Mode == message.Member ||
@@ -108,7 +116,7 @@ func (rd *reading) decide(ctx context.Context) (err error) {
 		Bookmark:   rd.sub.Mode == message.Assigned && rd.sub.Name != "" && !rd.want.Brief,
 		Dropped:    func(n int) { s.app.metrics.dropped.WithLabelValues(s.unit.def.ID, needs.Type).Add(float64(n)) },
 	}
-	if s.unit.def.SlowClient == "close" {
+	if s.unit.def.SlowClient == "close" && !s.paced { // the plan has slowed it down, not the client
 		rd.opt.Slow = func() {
 			s.finish(entrypoints.End{Reason: entrypoints.EndSlow, Detail: "the client read too slowly", Retry: spread(1)})
 		}
@@ -167,7 +175,8 @@ func (rd *reading) open(ctx context.Context) (entrypoints.Feed, error) {
 	}
 	// Without bookmarks to keep, reading by position can go over to the shared log.
 	// A client that acknowledges needs a stream that keeps account for it.
-	shareable := rd.ep.caps.Copy && !rd.ep.caps.PerSession && !rd.opt.ClientAcks
+	// One that is slowed down to a rate would only fall out of it.
+	shareable := rd.ep.caps.Copy && !rd.ep.caps.PerSession && !rd.opt.ClientAcks && !rd.s.paced
 	if rd.sub.Mode == message.Assigned && rd.sub.Name == "" && shareable {
 		return rd.catchUp(ctx)
 	}

@@ -12,9 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/caddy-message-api/caddy-message-api/endpoints"
 	"github.com/caddy-message-api/caddy-message-api/entrypoints"
-	"github.com/caddy-message-api/caddy-message-api/plans"
 )
 
 // unitPool keeps API units over reloads. The key is the id and the hash of the definition,
@@ -31,9 +29,11 @@ type unit struct {
 	log   *zap.Logger
 	ways  []*way
 	plans []*plan
-	eps   []*endpoint
-	logs  *logs
-	ids   *identities
+	// withheld are the headers, in canonical form, that carry credentials of the plans.
+	withheld []string
+	eps      []*endpoint
+	logs     *logs
+	ids      *identities
 	// receipts are what clients of http_get have not confirmed yet.
 	receipts *receipts
 	cancel   context.CancelFunc
@@ -43,14 +43,8 @@ type unit struct {
 	sessions sync.WaitGroup
 }
 
-// plan is a loaded plan guest with its name.
-type plan struct {
-	name  string
-	guest plans.Plan
-}
-
 // acquireUnit returns the unit for a normalized definition, made or found, and registers it
-// with the app under where.
+// with the app under where, which is empty for managed APIs: their ids are the store's.
 func acquireUnit(ctx caddy.Context, app *App, def *Definition, where string) (*unit, error) {
 	resolved, err := def.clone()
 	if err != nil {
@@ -73,8 +67,10 @@ func acquireUnit(ctx caddy.Context, app *App, def *Definition, where string) (*u
 	if err != nil {
 		return nil, err
 	}
-	if err := app.register(def.ID, hash, where); err != nil {
-		return nil, err
+	if where != "" {
+		if err := app.register(def.ID, hash, where); err != nil {
+			return nil, err
+		}
 	}
 	key := def.ID + "/" + hash
 	val, _, err := unitPool.LoadOrNew(key, func() (caddy.Destructor, error) {
@@ -84,15 +80,6 @@ func acquireUnit(ctx caddy.Context, app *App, def *Definition, where string) (*u
 		return nil, fmt.Errorf("message API %s: %w", def.ID, err)
 	}
 	return val.(*unit), nil
-}
-
-func forbidden(app *App, def *Definition) error {
-	for _, p := range def.Plans {
-		if kind := typeOf(p.PlanRaw); app.forbids(kind) {
-			return fmt.Errorf("message API %s has a plan %s, which plans_forbidden refuses here", def.ID, kind)
-		}
-	}
-	return nil
 }
 
 func loadUnit(ctx caddy.Context, def *Definition, key, hash string) (_ *unit, err error) {
@@ -113,7 +100,7 @@ func loadUnit(ctx caddy.Context, def *Definition, key, hash string) (_ *unit, er
 	if err := u.loadPlans(own); err != nil {
 		return nil, err
 	}
-	if err := u.loadEntrypoints(own); err != nil {
+	if err := u.loadEntrypoints(own, true); err != nil {
 		return nil, err
 	}
 	runtime.add(u)
@@ -139,41 +126,9 @@ func (u *unit) loadEndpoints(ctx caddy.Context) error {
 	return nil
 }
 
-func (u *unit) loadPlans(ctx caddy.Context) error {
-	seen := make(map[string]bool)
-	for _, cfg := range u.def.Plans {
-		kind := typeOf(cfg.PlanRaw)
-		if cfg.Name == "" {
-			cfg.Name = kind
-		}
-		if seen[cfg.Name] {
-			return fmt.Errorf("plan %q is defined twice: give one of them another name", cfg.Name)
-		}
-		seen[cfg.Name] = true
-		val, err := ctx.LoadModule(cfg, "PlanRaw")
-		if err != nil {
-			return fmt.Errorf("plan %s: %w", cfg.Name, unknownGuest(err, plans.Namespace, kind))
-		}
-		guest, ok := val.(plans.Plan)
-		if !ok {
-			return fmt.Errorf("plan %s: module %T is no plans.Plan", cfg.Name, val)
-		}
-		u.plans = append(u.plans, &plan{name: cfg.Name, guest: guest})
-	}
-	// A plan that lets everybody in is asked last, so that a credential is never ignored.
-	slices.SortStableFunc(u.plans, func(a, b *plan) int { return rank(a) - rank(b) })
-	return nil
-}
-
-func rank(p *plan) int {
-	if p.guest.Anonymous() {
-		return 1
-	}
-	return 0
-}
-
-func (u *unit) loadEntrypoints(ctx caddy.Context) error {
-	anonymous := slices.ContainsFunc(u.plans, func(p *plan) bool { return p.guest.Anonymous() })
+// loadEntrypoints loads them and, if all endpoints are there, finds the one for each.
+func (u *unit) loadEntrypoints(ctx caddy.Context, match bool) error {
+	anonymous := slices.ContainsFunc(u.plans, func(p *plan) bool { return p.anonymous })
 	raws := slices.Clone(u.def.EntrypointsRaw)
 	vals, err := ctx.LoadModule(u.def, "EntrypointsRaw")
 	if err != nil {
@@ -190,6 +145,9 @@ func (u *unit) loadEntrypoints(ctx caddy.Context) error {
 			return fmt.Errorf("entrypoint %s stands twice", kind)
 		}
 		seen[kind] = true
+		if !match {
+			continue
+		}
 		w, err := negotiate(guest, u.eps, anonymous)
 		if err != nil {
 			return err
@@ -276,12 +234,4 @@ func (u *unit) releaseEndpoints() {
 	for _, e := range u.eps {
 		e.release()
 	}
-}
-
-// statusRow is one row of the admin API's list.
-type statusRow struct {
-	API  string `json:"api"`
-	Name string `json:"name"`
-	Type string `json:"type"`
-	endpoints.Status
 }

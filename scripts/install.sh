@@ -5,7 +5,7 @@
 #   scripts/install.sh [-n] PROGRAM…     -n only tells whether it could: if not, it prints
 #                                        "what|what to do" and fails
 #
-# Programs: cc curl kcat chromium java mvn rabbitmq-server amqp-publish mosquitto mosquitto_pub shellcheck
+# Programs: cc curl kcat chromium java mvn rabbitmq-server amqp-publish mosquitto mosquitto_pub redis-server shellcheck
 set -euo pipefail
 
 package_of() {
@@ -15,7 +15,7 @@ package_of() {
 	mvn) echo maven ;;
 	amqp-publish) echo amqp-tools ;;
 	mosquitto_pub) echo mosquitto-clients ;;
-	curl | kcat | chromium | shellcheck | rabbitmq-server | mosquitto) echo "$1" ;;
+	curl | kcat | chromium | shellcheck | rabbitmq-server | mosquitto | redis-server) echo "$1" ;;
 	*)
 		echo "install.sh: no package is known for $1" >&2
 		exit 2

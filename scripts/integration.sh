@@ -12,7 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-waits='^\./(endpoints/|test/brokers|test/browser)'
+waits='^\./(endpoints/|test/brokers|test/browser|test/redisstorage)'
 mapfile -t all < <(
 	grep -rlE 'testing\.Short\(\)|os\.Getenv|/test/(brokers|gateway)' --include='*_test.go' ./bench ./endpoints ./entrypoints ./test |
 		xargs -n 1 dirname | sort -u

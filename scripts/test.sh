@@ -54,7 +54,7 @@ start() { # script, name, the variable that makes tests do without it
 }
 
 trap finish EXIT
-scripts/preflight.sh go disk=4 install=cc,curl,kcat,chromium,java,mvn,rabbitmq-server,amqp-publish,mosquitto,mosquitto_pub
+scripts/preflight.sh go disk=4 install=cc,curl,kcat,chromium,java,mvn,rabbitmq-server,amqp-publish,mosquitto,mosquitto_pub,redis-server
 scripts/install.sh cc
 
 phase="unit tests"
@@ -76,6 +76,11 @@ install_or_tell rabbitmq-server "on RabbitMQ"
 install_or_tell amqp-publish "with amqp-tools, the foreign AMQP client"
 install_or_tell mosquitto "on Mosquitto"
 install_or_tell mosquitto_pub "with mosquitto_pub and mosquitto_sub, the foreign MQTT clients"
+install_or_tell redis-server "on Redis"
+if ! command -v redis-server >/dev/null; then # tests start it themselves, within milliseconds
+	export MESSAGE_API_NO_REDIS=1
+	without+=", without Redis"
+fi
 start kafka "Apache Kafka" MESSAGE_API_NO_KAFKA
 start rabbitmq RabbitMQ MESSAGE_API_NO_RABBITMQ
 start mosquitto Mosquitto MESSAGE_API_NO_MOSQUITTO

@@ -191,6 +191,11 @@ func (s *Session) OnEnd(f func(entrypoints.End)) (forget func()) {
 	}
 }
 
+// Withheld says that of credentials.
+func (s *Session) Withheld(header string) bool {
+	return header == "Authorization" || header == "Cookie"
+}
+
 // Every registers f; stop must be called before the test ends.
 func (s *Session) Every(d time.Duration, f func(now time.Time)) (stop func()) {
 	s.mu.Lock()

@@ -19,6 +19,7 @@ type ready struct {
 }
 
 func (*ready) Identity() entrypoints.Identity { return entrypoints.Identity{} }
+func (*ready) Withheld(string) bool           { return false }
 func (*ready) Logger() *zap.Logger            { return zap.NewNop() }
 func (*ready) Publish(context.Context, ...*message.Message) ([]message.Result, error) {
 	return nil, nil

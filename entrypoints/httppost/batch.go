@@ -46,7 +46,7 @@ func (e *Entrypoint) serveBatch(w http.ResponseWriter, r *http.Request, s entryp
 	b.full = wantsRepresentation(r.Header)
 	if e.RequestHeadersToMessage {
 		var err error
-		if b.defaults, err = batchHeaders(r.Header); err != nil {
+		if b.defaults, err = batchHeaders(r.Header, s.Withheld); err != nil {
 			return e.refuseRest(w, r, err)
 		}
 	}

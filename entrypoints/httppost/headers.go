@@ -10,19 +10,15 @@ import (
 	"github.com/caddy-message-api/caddy-message-api/message"
 )
 
-// keptBack are the request headers, in canonical form, that never become message headers.
+// keptBack are the request headers, in canonical form, that belong to the connection.
 var keptBack = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Te": true, "Trailer": true, "Transfer-Encoding": true,
 	"Upgrade": true, "Http2-Settings": true, "Content-Length": true, "Expect": true,
-
-	"Authorization": true, "Cookie": true, "X-Gravitee-Api-Key": true,
-
-	"X-Gravitee-Request-Id": true, "X-Gravitee-Transaction-Id": true, "X-Gravitee-Client-Identifier": true,
 }
 
 // requestHeaders are the request's headers for a message, sorted by name: a map has no
 // order, and messages that look different each time help nobody.
-func requestHeaders(h http.Header) ([]message.Header, error) {
+func requestHeaders(h http.Header, withheld func(name string) bool) ([]message.Header, error) {
 	var named []string // by Connection, as meant for this connection alone
 	for _, v := range h["Connection"] {
 		for name := range strings.SplitSeq(v, ",") {
@@ -31,7 +27,7 @@ func requestHeaders(h http.Header) ([]message.Header, error) {
 	}
 	names := make([]string, 0, len(h))
 	for name := range h {
-		if !keptBack[name] && !strings.HasPrefix(name, "Proxy-") && !slices.Contains(named, name) {
+		if !keptBack[name] && !withheld(name) && !strings.HasPrefix(name, "Proxy-") && !slices.Contains(named, name) {
 			names = append(names, name)
 		}
 	}
@@ -53,8 +49,8 @@ func requestHeaders(h http.Header) ([]message.Header, error) {
 
 // batchHeaders are the request's headers for the messages of a batch, whose type is not
 // that of the batch.
-func batchHeaders(h http.Header) ([]message.Header, error) {
-	headers, err := requestHeaders(h)
+func batchHeaders(h http.Header, withheld func(name string) bool) ([]message.Header, error) {
+	headers, err := requestHeaders(h, withheld)
 	return slices.DeleteFunc(headers, func(h message.Header) bool { return h.Name == "Content-Type" }), err
 }
 

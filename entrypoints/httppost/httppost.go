@@ -64,9 +64,9 @@ type Entrypoint struct {
 	// RequestHeadersToMessage copies the request's headers into every message. Left out is
 	// what belongs to the connection (Connection and what it names, Keep-Alive, Proxy-*, TE,
 	// Trailer, Transfer-Encoding, Upgrade, Content-Length, Expect), what is secret
-	// (Authorization, Cookie, X-Gravitee-Api-Key), and the gateway's own ids
-	// (X-Gravitee-Request-Id, -Transaction-Id and -Client-Identifier, which
-	// `propagate_identity` sends). In a batch a line's own header wins over the request's of
+	// (Authorization, Cookie, and the headers in which the API's plans look for keys), and
+	// the gateway's own ids (X-Gravitee-Request-Id, -Transaction-Id and -Client-Identifier,
+	// or as headers_prefix has them, which `propagate_identity` sends). In a batch a line's own header wins over the request's of
 	// the same name, and Content-Type is left out as well. Default: false.
 	RequestHeadersToMessage bool `json:"request_headers_to_message,omitempty"`
 	// MaxBody is the largest message in bytes: a body, or a line of a batch.

@@ -27,7 +27,7 @@ func (e *Entrypoint) Serve(w http.ResponseWriter, r *http.Request, s entrypoints
 	}
 	m := &message.Message{Payload: body}
 	if e.RequestHeadersToMessage {
-		if m.Headers, err = requestHeaders(r.Header); err != nil {
+		if m.Headers, err = requestHeaders(r.Header, s.Withheld); err != nil {
 			return err
 		}
 	}

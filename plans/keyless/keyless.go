@@ -23,14 +23,10 @@ func init() {
 // proxies; behind one NAT they are one. A client that sends a client identifier of its own
 // is told apart by both.
 //
-//	plan keyless {
-//		max_sessions <n>
-//	}
-type Keyless struct {
-	// MaxSessions is how many sessions one network address may have at a time.
-	// Default: 16384.
-	MaxSessions int `json:"max_sessions,omitempty"`
-}
+//	plan keyless [<name>]
+//
+// It has no options of its own; those that all plans have are told in docs/plans.md.
+type Keyless struct{}
 
 // CaddyModule implements caddy.Module.
 func (*Keyless) CaddyModule() caddy.ModuleInfo {
@@ -38,25 +34,26 @@ func (*Keyless) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision implements caddy.Provisioner.
-func (k *Keyless) Provision(ctx caddy.Context) error {
+func (*Keyless) Provision(ctx caddy.Context) error {
 	ctx.Logger().Warn("a keyless plan lets everybody use this API and what is behind it; " +
 		"plans_forbidden keyless refuses such plans")
 	return nil
 }
 
 // UnmarshalCaddyfile implements caddyfile.Unmarshaler.
-func (k *Keyless) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+func (*Keyless) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
 	if err := parse.NoArgs(d); err != nil {
 		return err
 	}
-	return parse.Block(d, "plan keyless", parse.Int("max_sessions", &k.MaxSessions, 1))
+	return parse.Block(d, "plan keyless")
 }
 
+// Presents implements plans.Plan: there is nothing to present.
+func (*Keyless) Presents(*http.Request) bool { return false }
+
 // Check implements plans.Plan: everybody is granted access.
-func (k *Keyless) Check(*http.Request) plans.Verdict {
-	return plans.Verdict{Answer: plans.Granted, Principal: plans.Principal{MaxSessions: k.MaxSessions}}
-}
+func (*Keyless) Check(*http.Request) plans.Verdict { return plans.Verdict{Granted: true} }
 
 // Kind implements plans.Plan.
 func (*Keyless) Kind() string { return "keyless" }

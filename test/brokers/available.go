@@ -24,6 +24,7 @@ var (
 	apacheKafka     = broker{"Apache Kafka", "MESSAGE_API_NO_KAFKA", "Java 17 and Maven"}
 	rabbitMQ        = broker{"RabbitMQ", "MESSAGE_API_NO_RABBITMQ", "Debian's rabbitmq-server and amqp-tools"}
 	mosquittoBroker = broker{"Mosquitto", "MESSAGE_API_NO_MOSQUITTO", "Debian's mosquitto and mosquitto-clients"}
+	redisServer     = broker{"Redis", "MESSAGE_API_NO_REDIS", "Debian's redis-server"}
 )
 
 func (b broker) isForgone() bool { return os.Getenv(b.without) == "1" }

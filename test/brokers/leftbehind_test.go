@@ -18,6 +18,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	for name, start := range map[string]func(testing.TB) *Server{
 		"RabbitMQ":  func(t testing.TB) *Server { return RabbitMQ(t).Server },
 		"Mosquitto": func(t testing.TB) *Server { return Mosquitto(t).Server },
+		"Redis":     func(t testing.TB) *Server { return Redis(t).Server },
 	} {
 		t.Run(name, func(t *testing.T) {
 			if os.Getenv("BROKERS_TEST_PARENT") == "1" {
@@ -27,6 +28,8 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			switch name { // which are skipped here, and not in the child
 			case "RabbitMQ":
 				skipWithout(t, rabbitMQ)
+			case "Redis":
+				skipWithout(t, redisServer)
 			default:
 				skipWithout(t, mosquittoBroker)
 			}

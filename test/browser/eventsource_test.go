@@ -49,7 +49,7 @@ func gone(t *testing.T, g *gateway.Gateway) {
 	defer tick.Stop()
 	for range tick.C {
 		var rows []struct{ ID uint64 }
-		g.Admin("GET", "/message_api/sessions", &rows)
+		g.AdminList("/message_api/sessions", &rows)
 		if len(rows) == 0 {
 			return
 		}

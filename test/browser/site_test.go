@@ -149,7 +149,7 @@ func end(t *testing.T, g *gateway.Gateway, entrypoint string) {
 		ID         uint64
 		Entrypoint string
 	}
-	g.Admin("GET", "/message_api/sessions", &rows)
+	g.AdminList("/message_api/sessions", &rows)
 	for _, row := range rows {
 		if row.Entrypoint == entrypoint {
 			those = append(those, row)

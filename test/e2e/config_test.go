@@ -76,7 +76,7 @@ func TestOneSiteOnTwoPorts(t *testing.T) {
 		Paths    []string
 		Sessions int
 	}
-	g.Admin("GET", "/message_api/apis", &apis)
+	g.AdminList("/message_api/apis", &apis)
 	if len(apis) != 1 || apis[0].ID != "p" {
 		t.Fatalf("APIs %+v", apis)
 	}

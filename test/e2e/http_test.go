@@ -113,7 +113,7 @@ func TestContextPaths(t *testing.T) {
 	one := func(path, content string) string {
 		return api(path, `
 			entrypoint http_get {
-				duration_limit 60ms
+				messages_limit 1
 			}
 			endpoint mock {
 				message_interval 10ms

@@ -384,7 +384,7 @@ func TestKafkaUnavailable(t *testing.T) {
 		t.Errorf("health: %d %s", a.Status, a.Body)
 	}
 	var eps []struct{ Name, State, Error string }
-	g.Admin("GET", "/message_api/endpoints", &eps)
+	g.AdminList("/message_api/endpoints", &eps)
 	if len(eps) != 1 || eps[0].State != "down" || eps[0].Error == "" {
 		t.Errorf("endpoints: %+v", eps)
 	}

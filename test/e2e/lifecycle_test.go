@@ -238,7 +238,7 @@ func settled(t *testing.T, g *gateway.Gateway) int {
 	t.Helper()
 	gateway.Eventually(t, 10*time.Second, "all sessions to end", func() bool {
 		var rows []any
-		g.Admin("GET", "/message_api/sessions", &rows)
+		g.AdminList("/message_api/sessions", &rows)
 		return len(rows) == 0
 	})
 	n := runtime.NumGoroutine()
@@ -310,7 +310,7 @@ func TestEndThroughAdmin(t *testing.T) {
 		Entrypoint string
 		RequestID  string `json:"request_id"`
 	}
-	g.Admin("GET", "/message_api/sessions?api=p", &rows)
+	g.AdminList("/message_api/sessions?api=p", &rows)
 	if len(rows) != 1 || rows[0].RequestID != "find-me" || rows[0].Entrypoint != "sse" {
 		t.Fatalf("sessions %+v", rows)
 	}

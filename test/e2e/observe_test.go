@@ -122,7 +122,7 @@ func endSession(t *testing.T, g *gateway.Gateway, id, entrypoint string) (sessio
 		ID         uint64
 		Entrypoint string
 	}
-	g.Admin("GET", "/message_api/sessions?api="+id, &rows)
+	g.AdminList("/message_api/sessions?api="+id, &rows)
 	for _, row := range rows {
 		if row.Entrypoint == entrypoint {
 			session = row.ID

@@ -108,7 +108,7 @@ func TestAtMostOnceNeverRepeats(t *testing.T) {
 			ev.Close()
 			gateway.Eventually(t, 20*time.Second, "the session to end", func() bool {
 				var rows []any
-				g.Admin("GET", "/message_api/sessions", &rows)
+				g.AdminList("/message_api/sessions", &rows)
 				return len(rows) == 0
 			})
 		}

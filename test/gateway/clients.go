@@ -252,7 +252,7 @@ func TrySocket(g *Gateway, url string, protocols []string, headers ...string) (*
 	}
 	h := make(http.Header)
 	for i := 0; i < len(headers); i += 2 {
-		h.Set(headers[i], headers[i+1])
+		h.Add(headers[i], headers[i+1])
 	}
 	return d.Dial("ws"+strings.TrimPrefix(url, "http"), h)
 }

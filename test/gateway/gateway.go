@@ -113,9 +113,12 @@ func (g *Gateway) stop() {
 	}
 }
 
+// LogFile is where the gateway logs to.
+func (g *Gateway) LogFile() string { return filepath.Join(g.dir, "caddy.log") }
+
 // Log is what the gateway has logged so far, at most its last 4 KiB.
 func (g *Gateway) Log() string {
-	raw, err := os.ReadFile(filepath.Join(g.dir, "caddy.log"))
+	raw, err := os.ReadFile(g.LogFile())
 	if err != nil {
 		return err.Error()
 	}
@@ -153,6 +156,22 @@ func (g *Gateway) Admin(method, path string, v any) int {
 		}
 	}
 	return resp.StatusCode
+}
+
+// AdminList reads the first page of a list of the admin API into v, a pointer to a slice. A
+// configuration without message APIs has no store, and so empty lists.
+func (g *Gateway) AdminList(path string, v any) {
+	g.t.Helper()
+	var page struct{ Items json.RawMessage }
+	status := g.Admin("GET", path, &page)
+	if status == http.StatusServiceUnavailable {
+		page.Items = json.RawMessage("[]")
+	} else if status != http.StatusOK {
+		g.t.Fatalf("GET %s: %d", path, status)
+	}
+	if err := json.Unmarshal(page.Items, v); err != nil {
+		g.t.Fatalf("GET %s: %s: %v", path, page.Items, err)
+	}
 }
 
 // CA trusts the gateway's own certificate authority.

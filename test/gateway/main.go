@@ -12,6 +12,10 @@ import (
 // Main runs a package's tests and fails when they leave goroutines behind.
 func Main(m *testing.M) {
 	code := m.Run()
+	if err := os.RemoveAll(binaryDir); err != nil { // removing "" does nothing
+		fmt.Println("removing the caddy command:", err)
+		code = 1
+	}
 	http.DefaultClient.CloseIdleConnections()
 	if code == 0 {
 		// Caddy and certmagic keep these for the life of the process, or for a few seconds

@@ -18,14 +18,19 @@ import (
 // "solace" brings that endpoint.
 var Tags string
 
+// Command is the package of the command that Run starts, to be set before any test runs: one
+// with more modules.
+var Command = "github.com/caddy-message-api/caddy-message-api/cmd/caddy"
+
 // binary is the caddy command, built once per test process.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "caddy-binary")
 	if err != nil {
 		return "", err
 	}
+	binaryDir = dir
 	path := filepath.Join(dir, "caddy")
-	cmd := exec.Command("go", "build", "-tags", Tags, "-o", path, "github.com/caddy-message-api/caddy-message-api/cmd/caddy")
+	cmd := exec.Command("go", "build", "-tags", Tags, "-o", path, Command)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("building caddy: %w\n%s", err, out)
@@ -33,9 +38,23 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
+// Binary is the caddy command that Run starts.
+func Binary(t testing.TB) string {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// binaryDir is where it was built, for Main to remove.
+var binaryDir string
+
 // Process is the caddy command, running.
 type Process struct {
-	Port, TLSPort int
+	// AdminPort is where Caddy's admin endpoint is, if there is to be one.
+	Port, TLSPort, AdminPort int
 
 	t      testing.TB
 	cmd    *exec.Cmd
@@ -62,29 +81,56 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// Setup is what a process has that not all have.
+type Setup struct {
+	// Storage is what stands after `storage` in the Caddyfile. Default: files of its own.
+	Storage string
+	// Admin gives it an admin endpoint on AdminPort.
+	Admin bool
+	// Plain leaves out TLS. Otherwise Caddy's certificate authority has to be found in the
+	// storage before anything starts.
+	Plain bool
+}
+
 // Run starts `caddy run` on a Caddyfile, in which PORT and TLSPORT are replaced, and waits
 // until it serves.
 func Run(t testing.TB, globals, sites string) *Process {
+	t.Helper()
+	return RunWith(t, Setup{}, globals, sites)
+}
+
+// RunWith is Run with more.
+func RunWith(t testing.TB, setup Setup, globals, sites string) *Process {
 	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &Process{Port: FreePort(t), TLSPort: FreePort(t), t: t, dir: tempDir(t), output: new(lockedBuffer)}
+	admin := "off"
+	if setup.Admin {
+		p.AdminPort = FreePort(t)
+		admin = fmt.Sprintf("127.0.0.1:%d", p.AdminPort)
+	}
+	if setup.Storage == "" {
+		setup.Storage = "file_system " + p.dir + "/storage"
+	}
+	certificates := "skip_install_trust\n\tlocal_certs"
+	if setup.Plain {
+		certificates = "auto_https off"
+	}
 	text := strings.NewReplacer("TLSPORT", fmt.Sprint(p.TLSPort), "PORT", fmt.Sprint(p.Port)).Replace(`{
-	admin off
+	admin ` + admin + `
 	http_port PORT
 	https_port TLSPORT
-	skip_install_trust
-	local_certs
+	` + certificates + `
 	persist_config off
-	storage file_system ` + p.dir + `/storage
+	storage ` + setup.Storage + `
 ` + globals + "\n}\n" + sites)
 	file := filepath.Join(p.dir, "Caddyfile")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.start(path, file)
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
@@ -92,6 +138,7 @@ func Run(t testing.TB, globals, sites string) *Process {
 			t.Logf("the gateway's output:\n%s", out[max(0, len(out)-4<<10):])
 		}
 	})
+	p.start(path, file)
 	return p
 }
 
@@ -105,6 +152,9 @@ func (p *Process) start(path, file string) {
 	p.exited, p.ended = make(chan error, 1), false
 	go func() { p.exited <- p.cmd.Wait() }()
 	Eventually(p.t, 20*time.Second, "the gateway to serve", func() bool {
+		if len(p.exited) > 0 {
+			p.t.Fatal("the gateway ended instead of serving")
+		}
 		resp, err := oneShot.Get(p.URL("/"))
 		if err == nil {
 			_ = resp.Body.Close()
@@ -123,7 +173,7 @@ func (p *Process) Restart() { p.start(p.cmd.Path, p.cmd.Args[3]) }
 
 // Kill ends the process at once, as a crash does.
 func (p *Process) Kill() {
-	if p.ended {
+	if p.ended || p.exited == nil { // or it has never been started
 		return
 	}
 	_ = p.cmd.Process.Kill()
