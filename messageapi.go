@@ -9,6 +9,7 @@ package messageapi
 
 import (
 	_ "github.com/caddy-message-api/caddy-message-api/caddyfile"
+	_ "github.com/caddy-message-api/caddy-message-api/cli"
 	_ "github.com/caddy-message-api/caddy-message-api/endpoints/kafka"
 	_ "github.com/caddy-message-api/caddy-message-api/endpoints/mock"
 	_ "github.com/caddy-message-api/caddy-message-api/endpoints/mqtt5"
