@@ -37,7 +37,7 @@ var (
 )
 
 // programs are those whose commands are run.
-var programs = regexp.MustCompile(`\b(curl|mosquitto_pub|mosquitto_sub) `)
+var programs = regexp.MustCompile(`\b(curl|mosquitto_pub|mosquitto_sub|bin/caddy message-api) `)
 
 // read takes the commands with curl, mosquitto_pub and mosquitto_sub out of a page, or of
 // one section of it. Texts in them are replaced as given: old, new, …
@@ -127,6 +127,16 @@ func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.b.String()
+}
+
+// with runs a command of the page in which something is to be filled in: old, new, …
+func (d *doc) with(command string, replacements ...string) string {
+	d.t.Helper()
+	if !d.has(command) {
+		d.t.Fatalf("%s does not have the command %s", d.name, command)
+	}
+	d.used[command] = true
+	return start(d.t, d.address.Replace(strings.NewReplacer(replacements...).Replace(command)), d.env...).wait(commandTimeout)
 }
 
 // start runs a command of the page in a shell.
