@@ -64,8 +64,12 @@ func startServer(opt *options, globals, site string) (*server, error) {
 		return nil, err
 	}
 	s := &server{Process: process, addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	admin := "admin off"
+	if strings.Contains(globals, "admin ") {
+		admin = ""
+	}
 	text := fmt.Sprintf(`{
-	admin off
+	%s
 	auto_https off
 	persist_config off
 	default_bind 127.0.0.1
@@ -82,7 +86,7 @@ func startServer(opt *options, globals, site string) (*server, error) {
 :%d {
 %s
 }
-`, filepath.Join(os.TempDir(), "message-api-bench"), globals, port, site)
+`, admin, filepath.Join(os.TempDir(), "message-api-bench"), globals, port, site)
 	if err := process.Call("load", text, nil); err != nil {
 		return nil, errors.Join(err, process.Close())
 	}

@@ -113,6 +113,7 @@ func (e *env) length(full time.Duration) time.Duration {
 func benchmarks(opt *options) []*benchmark {
 	var list []*benchmark
 	list = append(list, requestBenchmarks()...)
+	list = append(list, planBenchmarks()...)
 	list = append(list, kafkaBenchmarks()...)
 	list = append(list, rabbitMQBenchmarks()...)
 	list = append(list, mqttBenchmarks()...)

@@ -30,10 +30,13 @@ type caller struct {
 }
 
 // Request makes the bytes of a request with an optional body.
-func Request(method, addr, path, accept string, body []byte) []byte {
+func Request(method, addr, path, accept string, body []byte, headers ...string) []byte {
 	head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nAccept: %s\r\n", method, path, addr, accept)
 	if body != nil {
 		head += fmt.Sprintf("Content-Type: text/plain\r\nContent-Length: %d\r\n", len(body))
+	}
+	for i := 0; i < len(headers); i += 2 {
+		head += headers[i] + ": " + headers[i+1] + "\r\n"
 	}
 	return append([]byte(head+"\r\n"), body...)
 }
