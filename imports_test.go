@@ -27,6 +27,10 @@ var testRooms = []string{
 	"endpoints/servicebus/servicebustest", "endpoints/solace/smftest",
 }
 
+// noCaddy are the rooms of what is kept at run time. They can be used, and tested, without a
+// Caddy.
+var noCaddy = []string{"store", "subscriptions", "lifecycle", "admin", "plans", "plans/limits"}
+
 // clients are libraries that speak one protocol, and the only rooms in the gateway that may
 // know each, with a blank between. An empty room is none: they are for tests.
 var clients = map[string]string{
@@ -100,6 +104,8 @@ func violations(p pkg) []string {
 		switch {
 		case in(here, "message") && strings.HasPrefix(path, "github.com/caddyserver/"):
 			complain(path, "message knows no Caddy, not even by others")
+		case slices.Contains(noCaddy, here) && strings.HasPrefix(path, "github.com/caddyserver/caddy/"):
+			complain(path, "what is kept, and its rules, know Caddy's storage and no Caddy, not even by others")
 		case (here == "." || in(here, "cmd")) && strings.HasPrefix(path, "solace.dev/"):
 			complain(path, "what is built by default needs no cgo, and is free of proprietary code")
 		case in(here, "module") && ours && isGuest(there):
@@ -148,6 +154,18 @@ func wrongWay(here, there string) string {
 		helper := slices.Contains(helpers, there) && in(there, room)
 		if !in(there, "message") && there != "caddyfile/parse" && there != room && !own && !helper {
 			return room + " know only message, caddyfile/parse and their own contract"
+		}
+	case here == "subscriptions" || here == "lifecycle":
+		if there != "store" && there != "plans" {
+			return here + " stands on the store, and knows of plans no more than their contract"
+		}
+	case here == "admin":
+		if there != "store" && there != "plans" && there != "subscriptions" && there != "lifecycle" {
+			return "the admin API stands on what is kept, and knows nobody who serves it"
+		}
+	case room == "cli":
+		if there != "admin" {
+			return "the command line asks the admin API"
 		}
 	case room == "module":
 		if isGuest(there) || there == "caddyfile" || there == "." {
@@ -198,6 +216,11 @@ func TestTheImportRuleBites(t *testing.T) {
 		wrong         bool
 	}{
 		{here: "message", imports: "errors"},
+		{here: "subscriptions", imports: project + "/store"},
+		{here: "subscriptions", imports: project + "/lifecycle", wrong: true},
+		{here: "admin", imports: project + "/module", wrong: true},
+		{here: "lifecycle", deps: "github.com/caddyserver/caddy/v2", wrong: true},
+		{here: "cli", imports: project + "/store", wrong: true},
 		{here: "message", imports: project + "/plans", wrong: true},
 		{here: "message", deps: "github.com/caddyserver/caddy/v2", wrong: true},
 		{here: "caddyfile/parse", imports: "github.com/caddyserver/caddy/v2"},
