@@ -48,6 +48,8 @@ type App struct {
 	shared  []*endpoint
 	managed *managed
 	keeper  *keeper
+	// keySecret is what KeySecret stands for; nil is a random one.
+	keySecret []byte
 
 	mu   sync.Mutex
 	apis map[string]place

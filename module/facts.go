@@ -79,13 +79,11 @@ func acquireKeeper(a *App) (*keeper, error) {
 	opts := keeperOptions{
 		storage: a.ctx.Storage(), interval: time.Duration(a.SyncInterval),
 		customKeys: a.CustomKeys, overlap: time.Duration(a.KeyOverlap),
-	}
-	if a.KeySecret != "" {
-		opts.keySecret = []byte(a.KeySecret)
+		keySecret: a.keySecret,
 	}
 	key, err := opts.identity()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("telling the storage from others: %w", err)
 	}
 	val, loaded, err := keeperPool.LoadOrNew(key, func() (caddy.Destructor, error) {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -108,12 +106,10 @@ func (o *keeperOptions) identity() (string, error) {
 	where := ""
 	if s, ok := o.storage.(fmt.Stringer); ok {
 		where = s.String()
-	} else {
-		raw, err := json.Marshal(o.storage)
-		if err != nil {
-			return "", fmt.Errorf("telling storage %T from others: %w", o.storage, err)
-		}
+	} else if raw, err := json.Marshal(o.storage); err == nil {
 		where = string(raw)
+	} else { // a new store after each reload works too
+		where = fmt.Sprintf("%p", o.storage)
 	}
 	return hashOf([]any{fmt.Sprintf("%T", o.storage), where, string(o.keySecret), o.customKeys, o.overlap})
 }
@@ -168,10 +164,20 @@ func (k *keeper) tryOpen(ctx context.Context) error {
 	}
 	k.mu.Unlock()
 	close(k.ready)
-	if app := currentApp.Load(); app != nil && theKeeper.Load() == k {
-		app.adopt(f)
-	}
+	k.tell()
 	return nil
+}
+
+// tell has the running configuration adopt what was opened, if it is open and its own.
+func (k *keeper) tell() {
+	select {
+	case <-k.ready:
+	default:
+		return
+	}
+	if app := currentApp(); app != nil && app.keeper == k {
+		app.adopt(k.facts)
+	}
 }
 
 // openFacts opens the store and what stands on it.

@@ -19,8 +19,8 @@ func init() {
 	caddy.RegisterModule(new(Health))
 }
 
-// Health answers load balancers: 200 when every message API of this configuration can do
-// its work, 503 when one can't, with a JSON body that says which and why. It asks each
+// Health answers load balancers: 200 when every message API of this configuration that is
+// not stopped can do its work, 503 when one can't, with a JSON body that says which and why. It asks each
 // broker whether it would serve now, all at a time, at most every second whoever asks.
 //
 //	message_api_health [<path>]
@@ -34,11 +34,14 @@ type Health struct {
 
 // healthReport is the body of the answer.
 type healthReport struct {
-	Status string                `json:"status"` // ok or failing
-	APIs   map[string]*apiHealth `json:"apis"`
+	Status string `json:"status"` // ok or failing
+	// Store says what is wrong with the store, without which no API is served.
+	Store string                `json:"store,omitempty"`
+	APIs  map[string]*apiHealth `json:"apis"`
 }
 
 type apiHealth struct {
+	// Status is ok, failing or stopped.
 	Status    string                     `json:"status"`
 	Endpoints map[string]*endpointHealth `json:"endpoints"`
 }
@@ -51,6 +54,7 @@ type endpointHealth struct {
 
 const (
 	healthy       = "ok"
+	stopped       = "stopped"
 	failing       = "failing"
 	probeTimeout  = 3 * time.Second
 	probeLifetime = time.Second
@@ -106,7 +110,11 @@ func (h *Health) report(ctx context.Context) healthReport {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTimeout)
 	defer cancel()
-	h.last, h.at = checkAll(ctx, append(h.app.registered(), h.app.managed.ids()...)), time.Now()
+	report := checkAll(ctx, append(h.app.registered(), h.app.managed.ids()...))
+	if theKeeper.Load() != nil && theFacts.Load() == nil {
+		report.Status, report.Store = failing, "it is not open"
+	}
+	h.last, h.at = report, time.Now()
 	return h.last
 }
 
@@ -119,6 +127,12 @@ func checkAll(ctx context.Context, ids []string) healthReport {
 	for _, id := range ids {
 		api := &apiHealth{Status: healthy, Endpoints: make(map[string]*endpointHealth)}
 		report.APIs[id] = api
+		if f := theFacts.Load(); f != nil {
+			if a, ok := f.lifecycle.Get(id); ok && !a.Started {
+				api.Status = stopped // somebody wants it so
+				continue
+			}
+		}
 		u := runtime.current(id)
 		if u == nil {
 			mu.Lock()

@@ -72,7 +72,7 @@ func (f *facts) apiChanged(old, now *lifecycle.API) {
 	if api == nil {
 		api = old
 	}
-	app := currentApp.Load()
+	app := currentApp()
 	if app == nil || theFacts.Load() != f {
 		return // whoever starts next reads it all
 	}

@@ -58,13 +58,17 @@ type sessionTable struct {
 	mu     sync.Mutex
 	byID   map[uint64]*session
 	counts map[principalKey]int
+	// bySubscription are those that have one.
+	bySubscription map[string]map[uint64]*session
 }
 
 // principalKey is what the bound on sessions counts by.
 type principalKey struct{ api, plan, who string }
 
 func newSessionTable() *sessionTable {
-	return &sessionTable{byID: make(map[uint64]*session), counts: make(map[principalKey]int)}
+	return &sessionTable{
+		byID: make(map[uint64]*session), counts: make(map[principalKey]int), bySubscription: make(map[string]map[uint64]*session),
+	}
 }
 
 func keyOf(p *plans.Principal, inferred string) principalKey {
@@ -90,6 +94,12 @@ func (t *sessionTable) add(s *session) error {
 	t.counts[s.key]++
 	s.id = t.lastID.Add(1)
 	t.byID[s.id] = s
+	if sub := s.principal.Subscription; sub != "" {
+		if t.bySubscription[sub] == nil {
+			t.bySubscription[sub] = make(map[uint64]*session)
+		}
+		t.bySubscription[sub][s.id] = s
+	}
 	return nil
 }
 
@@ -97,6 +107,11 @@ func (t *sessionTable) remove(s *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.byID, s.id)
+	if sub := s.principal.Subscription; sub != "" {
+		if delete(t.bySubscription[sub], s.id); len(t.bySubscription[sub]) == 0 {
+			delete(t.bySubscription, sub)
+		}
+	}
 	if t.counts[s.key]--; t.counts[s.key] <= 0 {
 		delete(t.counts, s.key)
 	}
@@ -106,8 +121,12 @@ func (t *sessionTable) remove(s *session) {
 func (t *sessionTable) selected(sel Selector, limit int) []*session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	among := t.byID
+	if sel.Subscription != "" { // closing thousands of subscriptions must not look at all sessions for each
+		among = t.bySubscription[sel.Subscription]
+	}
 	var list []*session
-	for _, s := range t.byID {
+	for _, s := range among {
 		if sel.matches(s) {
 			list = append(list, s)
 			if len(list) == limit {

@@ -3,7 +3,9 @@ package module
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,8 +28,23 @@ const (
 	startPatience = 5 * time.Second
 )
 
-// currentApp is the app of the running configuration.
-var currentApp atomic.Pointer[App]
+// generations are the configurations that have started and not stopped, the newest last. A
+// new one starts before the old one stops; one whose start fails stops again, and the old one
+// goes on.
+var generations struct {
+	mu   sync.Mutex
+	apps []*App
+}
+
+// currentApp is the app of the running configuration, or nil.
+func currentApp() *App {
+	generations.mu.Lock()
+	defer generations.mu.Unlock()
+	if n := len(generations.apps); n > 0 {
+		return generations.apps[n-1]
+	}
+	return nil
+}
 
 // changes counts what was withdrawn. A request that comes in meanwhile sees by it that it has
 // to ask again.
@@ -46,10 +63,9 @@ func (a *App) normalizeStore() error {
 	if a.KeySecret == "" {
 		return nil
 	}
-	// A secret that a placeholder stands for goes into no configuration and no log.
-	a.KeySecret = strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(a.KeySecret, ""))
-	if len(a.KeySecret) < minKeySecret {
-		return fmt.Errorf("key_secret has %d characters, which is less than %d: is what it stands for there?", len(a.KeySecret), minKeySecret)
+	a.keySecret = []byte(strings.TrimSpace(caddy.NewReplacer().ReplaceKnown(a.KeySecret, "")))
+	if len(a.keySecret) < minKeySecret {
+		return fmt.Errorf("key_secret has %d characters, which is less than %d: is what it stands for there?", len(a.keySecret), minKeySecret)
 	}
 	return nil
 }
@@ -61,16 +77,29 @@ func (a *App) Start() error {
 		return err
 	}
 	a.keeper = k
-	theKeeper.Store(k)
-	currentApp.Store(a)
+	generations.mu.Lock()
+	generations.apps = append(generations.apps, a)
+	generations.mu.Unlock()
+	a.serve()
 	select {
 	case <-k.ready:
-		a.adopt(k.facts)
 	case <-time.After(startPatience):
-		theFacts.Store(nil)
 		a.log.Warn("the store is not open yet: requests are answered with 503 until it is", zap.Duration("waited", startPatience))
 	}
 	return nil
+}
+
+// serve makes the store of this configuration the one that is asked: now, or when it is open,
+// which its keeper then tells.
+func (a *App) serve() {
+	theKeeper.Store(a.keeper)
+	select {
+	case <-a.keeper.ready:
+		a.adopt(a.keeper.facts)
+	default:
+		theFacts.Store(nil)
+		a.keeper.tell()
+	}
 }
 
 // adopt makes the facts those of this configuration, and serves the managed APIs that they
@@ -103,9 +132,16 @@ func (auditLog) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: admin.AuditLogger, New: func() caddy.Module { return auditLog{} }}
 }
 
-// Stop implements caddy.App. The next configuration, if there is one, has started already.
+// Stop implements caddy.App. The next configuration, if there is one, has started already; or
+// it has failed, and the one before goes on.
 func (a *App) Stop() error {
-	currentApp.CompareAndSwap(a, nil)
+	generations.mu.Lock()
+	was := len(generations.apps) > 0 && generations.apps[len(generations.apps)-1] == a
+	generations.apps = slices.DeleteFunc(generations.apps, func(other *App) bool { return other == a })
+	generations.mu.Unlock()
+	if before := currentApp(); was && before != nil {
+		before.serve()
+	}
 	a.managed.close()
 	if a.keeper == nil {
 		return nil

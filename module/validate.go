@@ -26,7 +26,7 @@ type validation struct {
 
 // validateManaged checks a definition for the lifecycle: one to be deployed must be complete.
 func validateManaged(_ context.Context, id string, raw json.RawMessage, deploy bool) (json.RawMessage, []lifecycle.Plan, []string, error) {
-	app := currentApp.Load()
+	app := currentApp()
 	if app == nil {
 		return nil, nil, nil, errors.New("no configuration is running that could serve the API")
 	}

@@ -139,6 +139,7 @@ func TestPlansAndCredentials(t *testing.T) {
 		api("/key", ways+"plan api_key {\n validation auto\n}\n"),
 		api("/two", ways+"plan api_key gold {\n validation auto\n selection_rule `{query.tier} != \"silver\"`\n}\nplan api_key silver {\n validation manual\n selection_rule `{query.tier} == \"silver\"`\n}\n"),
 		api("/token", ways+jwtPlan),
+		api("/waits", ways+strings.Replace(jwtPlan, "validation auto", "validation manual", 1)),
 		api("/all", ways+jwtPlan+"plan api_key {\n validation auto\n}\nplan keyless\n"),
 	}, "\n")+"\n}\n")
 	o := operator(t, g)
@@ -174,6 +175,10 @@ func TestPlansAndCredentials(t *testing.T) {
 			{"a good token for another plan", []string{"Authorization", "Bearer " + token(t, "nobody", nil)}},
 		}
 	}
+	o.subscribe("waits", "jwt", "patient")
+	begins := o.application("begins tomorrow", "tomorrow")
+	must[admin.Subscription](t)(o.Subscribe(ctx, admin.SubscribeRequest{API: "token", Plan: "jwt", Application: begins, Starts: time.Now().Add(24 * time.Hour)}))
+	cases["waits"] = []credential{{"token, pending", []string{"Authorization", "Bearer " + token(t, "patient", nil)}}}
 	gold, _ := key("two", "gold")
 	silver := o.subscribe("two", "silver", "")
 	silver = must[admin.Subscription](t)(o.Accept(ctx, silver.ID, admin.AcceptRequest{}, ""))
@@ -207,6 +212,7 @@ func TestPlansAndCredentials(t *testing.T) {
 			{"two good tokens", append(bearer(api+"-client", nil), bearer(api+"-client", nil)...)},
 		}...)
 	}
+	cases["token"] = append(cases["token"], credential{"token, begins tomorrow", []string{"Authorization", "Bearer " + token(t, "tomorrow", nil)}})
 	good := cases["all"][0].headers
 	cases["all"] = append(cases["all"],
 		credential{"good token and wrong key", append([]string{"Authorization", "Bearer " + token(t, "all-client", nil)}, keyHeader, "wrong")},
@@ -216,7 +222,7 @@ func TestPlansAndCredentials(t *testing.T) {
 
 	var table strings.Builder
 	table.WriteString("| API | credential | status | challenge | access log |\n|---|---|---|---|---|\n")
-	for _, api := range []string{"key", "two", "two?tier=silver", "token", "all"} {
+	for _, api := range []string{"key", "two", "two?tier=silver", "token", "waits", "all"} {
 		for _, c := range append([]credential{{"none", nil}}, cases[api]...) {
 			var rows []string
 			for _, entrypoint := range []string{"http_get", "http_post", "sse", "websocket"} {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -372,4 +373,86 @@ func TestReceiveRate(t *testing.T) {
 		pace(t, began, messages)
 		t.Logf("%d messages and %d gaps in %s", messages, gaps, time.Since(began))
 	})
+}
+
+// Streams that are opened at the very moment at which their key is revoked end too.
+func TestNobodySlipsThroughARevocation(t *testing.T) {
+	g := gateway.Start(t, "", site(api("/orders", ticking+"plan api_key {\n validation auto\n}\n")))
+	o := operator(t, g)
+	client := g.Client(0)
+	for range 5 {
+		s := o.subscribe("orders", "api_key", "")
+		var (
+			opening sync.WaitGroup
+			mu      sync.Mutex
+			streams []*gateway.Events
+		)
+		for range 20 {
+			opening.Go(func() {
+				for range 1000 {
+					e, err := gateway.TryEvents(client, g.URL("/orders"), keyHeader, s.NewKey.Secret)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if e.Answer.Status != 200 {
+						return // revoked
+					}
+					mu.Lock()
+					streams = append(streams, e)
+					mu.Unlock()
+				}
+			})
+		}
+		if _, err := o.RevokeKey(context.Background(), s.NewKey.ID, admin.Write{}); err != nil {
+			t.Fatal(err)
+		}
+		opening.Wait()
+		for _, e := range streams {
+			if reason := goaway(t, e); reason != "revoked" {
+				t.Errorf("ended with %q", reason)
+			}
+			e.Close()
+		}
+		t.Logf("%d streams had begun", len(streams))
+	}
+}
+
+// A configuration that can't start leaves the running one as it was, with all that can be done
+// at run time.
+func TestReloadThatFails(t *testing.T) {
+	sites := "http://localhost:PORT {\n route {\n" + api("/orders", ticking+"plan api_key {\n validation auto\n}\n") + "\n message_api\n }\n}\n"
+	g := gateway.Start(t, "", sites)
+	o := operator(t, g)
+	s := o.subscribe("orders", "api_key", "")
+	events := gateway.OpenEvents(t, http.DefaultClient, g.URL("/orders"), keyHeader, s.NewKey.Secret)
+	events.MustMessage(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for range 5 { // Caddy starts its apps in any order
+		if err := g.Load("message_api {\n plans_forbidden keyless\n}\n", sites+fmt.Sprintf("http://127.0.0.1:%d {\n bind 127.0.0.1\n respond ok\n}\n", taken.Addr().(*net.TCPAddr).Port)); err == nil {
+			t.Fatal("a site on a port that is taken was started")
+		}
+		o = operator(t, g)
+		gateway.Eventually(t, 5*time.Second, "Caddy's admin endpoint", func() bool { // is replaced in a reload
+			_, err := o.API(context.Background(), "orders")
+			return err == nil
+		})
+		if _, err := o.SaveAPI(context.Background(), "mine", definition("/mine", "20ms"), admin.Save{Deploy: true}); err != nil {
+			t.Fatal(err) // plans_forbidden is not in force
+		}
+		if a := gateway.Do(t, http.DefaultClient, "GET", g.URL("/mine"), ""); a.Status != 200 {
+			t.Errorf("the managed API: %d %s", a.Status, a.Body)
+		}
+		events.MustMessage(t)
+	}
+	if _, err := o.RevokeKey(context.Background(), s.NewKey.ID, admin.Write{}); err != nil {
+		t.Fatal(err)
+	}
+	if reason := goaway(t, events); reason != "revoked" {
+		t.Errorf("ended with %q", reason)
+	}
 }
