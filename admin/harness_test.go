@@ -24,7 +24,7 @@ import (
 	"github.com/caddy-message-api/caddy-message-api/subscriptions"
 )
 
-// bench is a server on real registries on a real store in a folder of its own.
+// bench is a server on real registries on a real store of its own.
 type bench struct {
 	*testing.T
 	store         *store.Store
@@ -42,7 +42,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	return newBenchOn(t, &certmagic.FileStorage{Path: t.TempDir()})
+	return newBenchOn(t, newMemory())
 }
 
 func newBenchOn(t *testing.T, storage certmagic.Storage) *bench {

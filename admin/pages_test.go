@@ -11,9 +11,12 @@ import (
 )
 
 // 2,500 subscriptions are read page by page while others are made and closed: each of them
-// comes once.
+// comes once. With -short there are fewer pages.
 func TestPagesWhileOthersAreAdded(t *testing.T) {
-	const before, during = 2500, 300
+	before, during := 2500, 300
+	if testing.Short() {
+		before, during = 450, 80
+	}
 	b := newBench(t)
 	deployed(b)
 	want := b.subscribeMany(0, before)

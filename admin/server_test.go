@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
+	flags "flag"
 	"fmt"
 	"math/big"
 	"net/http"
@@ -18,6 +19,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// What is parallel here waits: for a connection that net/http keeps for half a second
+	// after it has refused a body.
+	if err := flags.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
 	// certmagic's goroutine that refreshes a lock sleeps for up to 5 s after the unlock.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"))
 }

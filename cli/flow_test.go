@@ -242,6 +242,9 @@ func TestManualSubscription(t *testing.T) {
 	s.get(&renewed, "keys", "renew", list.Items[0].ID)
 	ok(t, "publish", s.URL("/shop"), "-m", "x", "-q", "--api-key", renewed.Secret)
 	s.expect(s.do("keys", "expire", renewed.ID, "1s"), renewed.ID, "in ")
+	if testing.Short() {
+		return // its end is up to two seconds away
+	}
 	gateway.Eventually(t, 20*time.Second, "the end of the key", func() bool {
 		r := call{args: []string{"publish", s.URL("/shop"), "-m", "x", "--api-key", renewed.Secret}}.run(t)
 		return strings.Contains(r.err, "unauthorized (401)")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"io"
 	"strings"
 	"sync"
@@ -14,7 +15,13 @@ import (
 	"github.com/caddy-message-api/caddy-message-api/test/gateway"
 )
 
-func TestMain(m *testing.M) { gateway.Main(m) }
+func TestMain(m *testing.M) {
+	// What is parallel here waits for its time, and not for a processor.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	gateway.Main(m)
+}
 
 // today is the clock of the commands.
 var today = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)

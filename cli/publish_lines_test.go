@@ -87,6 +87,7 @@ func TestPublishLinesInterrupted(t *testing.T) {
 
 // A tail that was over a limit is sent again: nothing is lost, doubled, or out of order.
 func TestPublishLinesOverALimit(t *testing.T) {
+	t.Parallel()
 	var published []string
 	refusing, refused := false, false
 	s := newPostServer(t, items(207, func(i int, content string) string {

@@ -236,6 +236,7 @@ func TestPublishTellsProblems(t *testing.T) {
 
 // A gateway that is busy has not published: the same is sent again, when it says.
 func TestPublishTriesAgain(t *testing.T) {
+	t.Parallel()
 	s := newPostServer(t, refuse(429, "busy", "too fast", "Retry-After", "1"), items(202, stored))
 	r := call{args: []string{"publish", s.URL, "-m", "x"}}.run(t)
 	if r.failed != nil || r.out != "published id-x\n" || r.err != "busy (429): too fast; trying again in 1s\n" {

@@ -49,6 +49,7 @@ func anything(*http.Request) error { return nil }
 
 // A stream that breaks off goes on where it was, without a message lost or repeated.
 func TestTailResumes(t *testing.T) {
+	t.Parallel()
 	s := script(t,
 		stream(asked("", "a=b&from=earliest"), "retry: 5\n\nid: c1\nevent: message\ndata: one\ndata: two\n:k: v\n\nid: c2\nevent: message-base64\ndata: /w==\n\nid: c3\nevent: message\ndata: half"),
 		stream(asked("c2", "a=b"), ":\n\nid: c3\nevent: message\ndata: three\n\nretry: 7\nevent: goaway\ndata: {\"reason\":\"rotate\",\"detail\":\"old\"}\n\n"),
@@ -88,6 +89,7 @@ func TestTailJSON(t *testing.T) {
 
 // Without a cursor nobody can say what was missed, and so it is told.
 func TestTailWithoutCursor(t *testing.T) {
+	t.Parallel()
 	one := stream(asked("", ""), "event: message\ndata: one\n\n")
 	r := call{args: []string{"tail", script(t, one).URL, "-n", "2"}}.run(t)
 	if r.failed != nil || r.out != "one\none\n" || !strings.Contains(r.err, "gap (unresumable)") {
@@ -97,6 +99,7 @@ func TestTailWithoutCursor(t *testing.T) {
 
 // Where coming back makes no sense, tail ends and says why.
 func TestTailEnds(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		handlers []http.HandlerFunc
 		want     string
@@ -179,6 +182,7 @@ func TestTailWithoutReader(t *testing.T) {
 
 // pages answers GETs with these pages, and says what was asked.
 func TestTailByGET(t *testing.T) {
+	t.Parallel()
 	answer := func(query, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.RawQuery != query || r.Header.Get("Accept") != "application/json" {
@@ -240,6 +244,7 @@ func closeWith(code int, text string) func(*ws.Conn) {
 }
 
 func TestTailByWebSocket(t *testing.T) {
+	t.Parallel()
 	acked := make(chan string, 100)
 	readAcks := func(conn *ws.Conn) {
 		for {
@@ -283,6 +288,7 @@ func TestTailByWebSocket(t *testing.T) {
 
 // Without the sub-protocol there are contents alone, and a gap closes the connection.
 func TestTailRawWebSocket(t *testing.T) {
+	t.Parallel()
 	raw := func(kind int, content string, end func(*ws.Conn)) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			conn, err := new(ws.Upgrader).Upgrade(w, r, nil)

@@ -83,6 +83,7 @@ func (a *App) Start() error {
 	a.serve()
 	select {
 	case <-k.ready:
+		k.tell() // or the first request could come before the keeper has told
 	case <-time.After(startPatience):
 		a.log.Warn("the store is not open yet: requests are answered with 503 until it is", zap.Duration("waited", startPatience))
 	}

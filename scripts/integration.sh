@@ -4,7 +4,7 @@
 # tests ask neither testing.Short nor the environment, and use no broker and no gateway, have
 # nothing more to say.
 #
-# First, side by side, what mostly waits: endpoints for their brokers, brokers for their disks;
+# First, side by side, what mostly waits: endpoints for their brokers, brokers and stores for their disks;
 # the programs without and with Solace are built beside it.
 # Then one package after the other, because they measure time. test/patience, which does
 # nothing but wait, runs beside all of them. Nothing comes from the test cache, which
@@ -12,9 +12,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-waits='^\./(endpoints/|test/brokers|test/browser|test/redisstorage)'
+waits='^\./(endpoints/|plans/|store|subscriptions|lifecycle|admin|cli|test/brokers|test/browser|test/redisstorage|test/cluster)'
 mapfile -t all < <(
-	grep -rlE 'testing\.Short\(\)|os\.Getenv|/test/(brokers|gateway)' --include='*_test.go' ./bench ./endpoints ./entrypoints ./test |
+	grep -rlE 'testing\.Short\(\)|os\.Getenv|/test/(brokers|gateway)' --include='*_test.go' ./admin ./bench ./cli ./endpoints ./entrypoints \
+		./lifecycle ./plans ./store ./subscriptions ./test |
 		xargs -n 1 dirname | sort -u
 )
 mapfile -t together < <(printf '%s\n' "${all[@]}" | grep -E "$waits")
@@ -42,8 +43,8 @@ wait "$builds" || status=$?
 builds=
 cat "$building"
 go test -race -count=1 -p 1 -timeout 15m "$@" "${packages[@]}" || status=$?
-# The race detector multiplies memory, so what measures it runs once more without.
-go test -count=1 -run 'AreSmall$' "$@" ./entrypoints/websocket || status=$?
+# The race detector multiplies memory and time, so what measures them runs once more without.
+go test -count=1 -p 1 -run 'AreSmall$|^TestMany(Records|Subscriptions)$' "$@" ./entrypoints/websocket ./store ./subscriptions || status=$?
 wait "$patience" || status=$?
 patience=
 cat "$waiting"

@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 unset KAFKA_ADDR KAFKA_SASL_ADDR KAFKA_TLS_ADDR KAFKA_SASL_TLS_ADDR KAFKA_CERTS
 unset RABBITMQ_ADDR RABBITMQ_TLS_ADDR RABBITMQ_API RABBITMQ_CERTS
 unset MQTT_ADDR MQTT_TLS_ADDR MQTT_MTLS_ADDR MQTT_WS_ADDR MQTT_WSS_ADDR MQTT_AUTH_ADDR MQTT_CERTS
+export GORACE=atexit_sleep_ms=0 # the race detector waits a second at the end of each package
 export MESSAGE_API_NO_KAFKA=1 MESSAGE_API_NO_RABBITMQ=1 MESSAGE_API_NO_MOSQUITTO=1 MESSAGE_API_NO_REDIS=1 MESSAGE_API_NO_CHROMIUM=1
 go vet ./...
 # The longest first, or the others would wait for them at the end; 5 side by side, because

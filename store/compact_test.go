@@ -201,6 +201,7 @@ func TestAwayForLongerThanDeletionsAreRemembered(t *testing.T) {
 
 // The files of nodes that have ended, with and without saying so, are taken over and removed.
 func TestDeadNodesAreTakenOver(t *testing.T) {
+	t.Parallel()
 	inner := newMemory()
 	want := make(map[string]int)
 	for i := range 6 {
@@ -235,6 +236,7 @@ func TestDeadNodesAreTakenOver(t *testing.T) {
 // A node whose own files were removed, by mistake or because it slept too long, goes on under
 // another id, and what was in no snapshot is written again from memory.
 func TestFilesAreRemoved(t *testing.T) {
+	t.Parallel()
 	inner := newMemory()
 	opt := options(t, inner)
 	opt.Interval, opt.tune.litter = 20*time.Millisecond, time.Hour

@@ -9,6 +9,7 @@ import (
 )
 
 func TestCounters(t *testing.T) {
+	t.Parallel()
 	storage := newMemory()
 	a, b := open(t, options(t, storage)), open(t, options(t, storage))
 	end := time.Now().Add(time.Hour)
@@ -168,8 +169,11 @@ func TestCountersEnd(t *testing.T) {
 // is no more than what comes within an interval.
 func TestOvershootOfAQuota(t *testing.T) {
 	storage := newMemory()
-	const nodes, quota = 2, 1500
-	interval, every := 400*time.Millisecond, time.Millisecond
+	const nodes, every = 2, time.Millisecond
+	quota, interval := int64(1500), 400*time.Millisecond
+	if testing.Short() {
+		quota, interval = 600, 200*time.Millisecond
+	}
 	var stores []*Store
 	for range nodes {
 		opt := options(t, storage)

@@ -122,14 +122,18 @@ func TestDamagedHead(t *testing.T) {
 // A damaged shard is skipped and reported, and the rest is served. What is written to it
 // later is kept, and so is a copy.
 func TestDamagedShard(t *testing.T) {
+	n := 200
+	if testing.Short() {
+		n = 100
+	}
 	for name, damage := range damages {
 		if name == "later" {
 			continue // as with a batch
 		}
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			inner := newMemory()
 			s := open(t, quiet(t, newFaulty(inner)))
-			const n = 200
 			for i := range n {
 				put(t, s, numbered(i), thing{N: i, Text: strings.Repeat("x", 100)})
 			}

@@ -121,8 +121,10 @@ func TestHeadFails(t *testing.T) {
 // A storage that hangs, and does not heed its context, costs nobody more than the write
 // timeout; reading goes on.
 func TestStorageHangs(t *testing.T) {
+	t.Parallel()
 	for _, part := range []string{"lock ", "load /head", "list ", "store /log/", "store /head"} {
 		t.Run(strings.ReplaceAll(part, "/", ""), func(t *testing.T) {
+			t.Parallel()
 			storage := newFaulty(newMemory())
 			opt := quiet(t, storage)
 			opt.WriteTimeout = 500 * time.Millisecond
@@ -181,6 +183,7 @@ func TestHeadIsPutBack(t *testing.T) {
 
 // A node whose storage fails goes on reading from memory, says what is wrong, and catches up.
 func TestReadingFails(t *testing.T) {
+	t.Parallel()
 	storage := newMemory()
 	mine := newFaulty(storage)
 	opt := options(t, mine)
@@ -285,6 +288,7 @@ func TestOneFileCannotBeRead(t *testing.T) {
 
 // Closing takes no longer than it is given, whatever the storage does.
 func TestCloseWhileTheStorageHangs(t *testing.T) {
+	t.Parallel()
 	storage := newFaulty(newMemory())
 	opt := options(t, storage)
 	opt.WriteTimeout = 200 * time.Millisecond
@@ -312,6 +316,7 @@ func TestCloseWhileTheStorageHangs(t *testing.T) {
 
 // However many wait for a storage that hangs, the goroutines are bounded.
 func TestHangingCallsAreBounded(t *testing.T) {
+	t.Parallel()
 	d := newDisk(newFaulty(newMemory()), "x", 20*time.Millisecond)
 	f, _ := d.storage().(*faulty)
 	release := f.hang(func(string, string) bool { return true })

@@ -85,7 +85,10 @@ func childWrite(s *Store, id string) error {
 // and what it was not told is there whole or not at all.
 func TestKilledWriter(t *testing.T) {
 	kills := 500
-	if testing.Short() || raceEnabled {
+	switch {
+	case testing.Short():
+		kills = 10
+	case raceEnabled:
 		kills = 20
 	}
 	path, acked := t.TempDir(), make(map[string]uint64)

@@ -16,6 +16,7 @@ import (
 
 // Two stores on one file storage see each other's changes within the interval and a second.
 func TestTwoNodes(t *testing.T) {
+	t.Parallel()
 	storage := files(t)
 	opt := options(t, storage)
 	opt.Interval = time.Second
@@ -110,7 +111,11 @@ func TestManyNodesAddTogether(t *testing.T) {
 
 // Where nothing has changed, only the heads are read, however many records there are.
 func TestSyncReadsOnlyHeads(t *testing.T) {
-	for _, records := range []int{10, 10_000} {
+	many := 10_000
+	if testing.Short() {
+		many = 2000
+	}
+	for _, records := range []int{10, many} {
 		storage := newFaulty(newMemory())
 		opt := options(t, storage)
 		opt.tune = defaultTuning // no snapshots and heartbeats meanwhile
@@ -192,6 +197,7 @@ func TestOverlap(t *testing.T) {
 
 // The lock of a node that died while it held it ends by itself.
 func TestLockOfADeadNode(t *testing.T) {
+	t.Parallel()
 	storage := files(t)
 	s := open(t, options(t, storage))
 	ref := Ref{"thing", "a"}
@@ -211,6 +217,7 @@ func TestLockOfADeadNode(t *testing.T) {
 
 // A lock that another node holds is waited for, but not for ever; nothing is stored.
 func TestLockHeldElsewhere(t *testing.T) {
+	t.Parallel()
 	storage := newMemory()
 	opt := options(t, storage)
 	opt.WriteTimeout = 200 * time.Millisecond
@@ -231,6 +238,7 @@ func TestLockHeldElsewhere(t *testing.T) {
 
 // Nodes write to files, and make snapshots, at the same time.
 func TestNodesOnFiles(t *testing.T) {
+	t.Parallel()
 	storage := files(t)
 	const nodes, each, keys = 3, 40, 8
 	var stores []*Store

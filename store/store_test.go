@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,6 +26,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
 		child()
 		return
+	}
+	// What is parallel here waits for its time, and not for a processor.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(lockKeeper))
 }
@@ -166,6 +171,7 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 }
 
 func TestInvalidWrites(t *testing.T) {
+	t.Parallel()
 	s := open(t, options(t, files(t)))
 	a, b := Ref{"thing", "a"}, Ref{"thing", "b"}
 	put(t, s, b, thing{})
@@ -191,6 +197,7 @@ func TestInvalidWrites(t *testing.T) {
 }
 
 func TestWatchTellsInOrderBeforeUpdateReturns(t *testing.T) {
+	t.Parallel()
 	s := open(t, options(t, files(t)))
 	var mu sync.Mutex
 	var seen []string
@@ -229,6 +236,7 @@ func TestWatchTellsInOrderBeforeUpdateReturns(t *testing.T) {
 
 // Many goroutines add to the same few records, and nothing is lost.
 func TestConcurrentUpdates(t *testing.T) {
+	t.Parallel()
 	s := open(t, options(t, files(t)))
 	const workers, each = 8, 10
 	var wg sync.WaitGroup
@@ -267,6 +275,7 @@ func TestConcurrentUpdates(t *testing.T) {
 
 // Without a lock for a new record two can make it at once: one of them is told.
 func TestFreshRecordsAreMadeOnce(t *testing.T) {
+	t.Parallel()
 	s := open(t, options(t, files(t)))
 	var wg sync.WaitGroup
 	made := make(chan error, 8)
@@ -295,6 +304,7 @@ func TestFreshRecordsAreMadeOnce(t *testing.T) {
 
 // Names that storages fold to the same lock don't lock each other out.
 func TestNamesThatLookAlike(t *testing.T) {
+	t.Parallel()
 	s := open(t, options(t, files(t)))
 	refs := []Ref{{"thing", "Ab"}, {"thing", "ab"}, {"thing", "a/b"}, {"thing", "a b"}, {"thing", "../ab"}, {"thing", "ä\n"}}
 	err := s.Update(t.Context(), append(refs, refs...), func(tx *Tx) error {
@@ -345,6 +355,7 @@ func TestNothingIsWrittenForNothing(t *testing.T) {
 }
 
 func TestNodes(t *testing.T) {
+	t.Parallel()
 	storage := files(t)
 	a, b := open(t, options(t, storage)), open(t, options(t, storage))
 	put(t, a, Ref{"thing", "a"}, thing{})

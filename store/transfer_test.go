@@ -138,6 +138,7 @@ func TestImportRefuses(t *testing.T) {
 
 // An import that breaks off says how far it came, and the rest is done by another.
 func TestImportBreaksOff(t *testing.T) {
+	t.Parallel()
 	s := open(t, quiet(t, newFaulty(newMemory())))
 	fill(t, s, 3*importChunk)
 	data := export(t, s)

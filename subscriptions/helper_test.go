@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"))
 }
 
-// world is a registry on a store on files, with plans that a test sets.
+// world is a registry on a store, with plans that a test sets.
 type world struct {
 	*Registry
 	t     *testing.T
@@ -47,21 +47,20 @@ var somePlans = map[planName]PlanInfo{
 	{"old", "auto"}:          {Kind: "api_key", Validation: "auto", Stage: "published", Deprecated: true},
 }
 
-func openStore(t *testing.T, dir string) *store.Store {
+func openStore(t *testing.T, storage certmagic.Storage) *store.Store {
 	t.Helper()
-	return openStoreEvery(t, dir, 100*time.Millisecond)
+	return openStoreEvery(t, storage, 100*time.Millisecond)
 }
 
 // quietStore is for tests in a synctest bubble, in which hours pass.
 func quietStore(t *testing.T) *store.Store {
 	t.Helper()
-	t.Cleanup(func() { time.Sleep(10 * time.Second) }) // until certmagic notices that its locks are gone
-	return openStoreEvery(t, t.TempDir(), time.Hour)
+	return openStoreEvery(t, newRAM(), time.Hour)
 }
 
-func openStoreEvery(t *testing.T, dir string, interval time.Duration) *store.Store {
+func openStoreEvery(t *testing.T, storage certmagic.Storage, interval time.Duration) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Options{Storage: &certmagic.FileStorage{Path: dir}, Interval: interval})
+	s, err := store.Open(t.Context(), store.Options{Storage: storage, Interval: interval})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +76,7 @@ func openStoreEvery(t *testing.T, dir string, interval time.Duration) *store.Sto
 
 func newWorld(t *testing.T, change ...func(*Options)) *world {
 	t.Helper()
-	return newWorldOn(t, openStore(t, t.TempDir()), change...)
+	return newWorldOn(t, openStore(t, newRAM()), change...)
 }
 
 func newWorldOn(t *testing.T, s *store.Store, change ...func(*Options)) *world {

@@ -98,7 +98,11 @@ func sameIndex(t *testing.T, got, want *index) {
 // TestIndexFollows does thousands of changes of every kind, in any order and damaged ones
 // too, and compares the index that followed them with one that is made of what is there.
 func TestIndexFollows(t *testing.T) {
-	for seed := range uint64(20) {
+	seeds := uint64(20)
+	if testing.Short() {
+		seeds = 4
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			m := &memory{records: map[store.Ref]store.Record{}}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/certmagic"
+
 	"github.com/caddy-message-api/caddy-message-api/plans"
 )
 
@@ -176,7 +178,7 @@ func TestPlansWithoutKeys(t *testing.T) {
 func TestSecretsStaySecret(t *testing.T) {
 	dir := t.TempDir()
 	const custom = "custom-key-that-nobody-may-see"
-	w := newWorldOn(t, openStore(t, dir), func(o *Options) { o.CustomKeys = true })
+	w := newWorldOn(t, openStore(t, &certmagic.FileStorage{Path: dir}), func(o *Options) { o.CustomKeys = true })
 	w.application("app")
 	sub, key := w.subscribe("app", "orders", "auto")
 	must[NewKey](t)(w.AddKey(t.Context(), "ann", sub.ID, KeyRequest{Key: custom}))

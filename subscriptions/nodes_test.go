@@ -10,15 +10,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/certmagic"
+
 	"github.com/caddy-message-api/caddy-message-api/plans"
 	"github.com/caddy-message-api/caddy-message-api/store"
 )
 
-// twoNodes are two processes on one storage, as far as they can see.
+// twoNodes are two processes on one storage, as far as they can see: files, and with -short
+// memory, where nobody waits a second for a lock that somebody holds.
 func twoNodes(t *testing.T) (a, b *world) {
-	dir := t.TempDir()
+	var storage certmagic.Storage = &certmagic.FileStorage{Path: t.TempDir()}
+	if testing.Short() {
+		storage = newRAM()
+	}
 	custom := func(o *Options) { o.CustomKeys = true }
-	return newWorldOn(t, openStore(t, dir), custom), newWorldOn(t, openStore(t, dir), custom)
+	return newWorldOn(t, openStore(t, storage), custom), newWorldOn(t, openStore(t, storage), custom)
 }
 
 // atOnce does the same on both nodes at the same time.
@@ -140,13 +146,13 @@ func TestTwoNodesAgree(t *testing.T) {
 
 // TestStartAgain builds the index anew from what is stored.
 func TestStartAgain(t *testing.T) {
-	dir := t.TempDir()
-	first := newWorldOn(t, openStore(t, dir))
+	storage := &certmagic.FileStorage{Path: t.TempDir()}
+	first := newWorldOn(t, openStore(t, storage))
 	keys := map[Status]string{}
 	for _, status := range []Status{Pending, Accepted, Paused, Closed, Rejected} {
 		_, keys[status] = first.brought(string(status), status)
 	}
-	second := newWorldOn(t, openStore(t, dir))
+	second := newWorldOn(t, openStore(t, storage))
 	sameIndex(t, second.index, first.index)
 	for status, want := range map[Status]plans.Standing{Accepted: plans.Good, Paused: plans.Paused, Closed: plans.Closed} {
 		second.wantKey("orders", "keys", keys[status], want)

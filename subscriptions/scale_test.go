@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/certmagic"
+
 	"github.com/caddy-message-api/caddy-message-api/plans"
 	"github.com/caddy-message-api/caddy-message-api/store"
 )
@@ -17,9 +19,9 @@ func TestManyOnFiles(t *testing.T) {
 		t.Skip("set MESSAGE_API_SOAK=1: it takes minutes")
 	}
 	const n = 200_000
-	dir := t.TempDir()
+	storage := &certmagic.FileStorage{Path: t.TempDir()}
 	m, secrets := crowd(n)
-	first := openStore(t, dir)
+	first := openStore(t, storage)
 	var all []store.Record
 	for _, kind := range []string{KindApplication, KindSubscription, KindKey} {
 		all = slices.AppendSeq(all, m.Range(kind))
@@ -39,7 +41,7 @@ func TestManyOnFiles(t *testing.T) {
 	}
 	t.Logf("%d records written in %s", len(all), time.Since(begin).Round(time.Millisecond))
 	begin = time.Now()
-	second := openStore(t, dir)
+	second := openStore(t, storage)
 	opened := time.Since(begin)
 	r, err := New(second, Options{KeySecret: testSecret, Plan: noPlan})
 	if err != nil {
