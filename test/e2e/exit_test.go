@@ -16,6 +16,9 @@ import (
 // SIGTERM with open streams ends them with goaway and 1001, and the process in time, also
 // when a client has stopped reading.
 func TestExit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the caddy command")
+	}
 	p := gateway.Run(t, "", site(api("/p", `
 		entrypoint http_post
 		entrypoint sse

@@ -224,6 +224,9 @@ func readEvents(ev *gateway.Events, l *ledger, total int) {
 // Cut at random and resumed 200 times, by Last-Event-ID and by GET cursor, on two nodes in
 // turn, a client sees every record once.
 func TestKafkaResume(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads a topic from each of its positions")
+	}
 	cuts, total := 200, 20_000
 	if testing.Short() {
 		cuts, total = 30, 3_000
