@@ -18,13 +18,13 @@ const project = "github.com/caddy-message-api/caddy-message-api"
 var contracts = []string{"entrypoints", "endpoints", "plans", "store"}
 
 // helpers are packages in those rooms that are no guests: what is said once for several.
-var helpers = []string{"entrypoints/entrypointtest", "endpoints/endpointtest", "endpoints/link", "endpoints/options", "plans/limits"}
+var helpers = []string{"entrypoints/entrypointtest", "endpoints/endpointtest", "endpoints/link", "endpoints/options", "plans/limits", "store/storetest"}
 
 // testRooms hold no part of the gateway. They may know everything, and nothing of the
 // gateway may know them.
 var testRooms = []string{
 	"test", "bench", "entrypoints/entrypointtest", "endpoints/endpointtest",
-	"endpoints/servicebus/servicebustest", "endpoints/solace/smftest",
+	"endpoints/servicebus/servicebustest", "endpoints/solace/smftest", "store/storetest",
 }
 
 // noCaddy are the rooms of what is kept at run time. They can be used, and tested, without a

@@ -21,6 +21,7 @@ import (
 
 	"github.com/caddy-message-api/caddy-message-api/lifecycle"
 	"github.com/caddy-message-api/caddy-message-api/store"
+	"github.com/caddy-message-api/caddy-message-api/store/storetest"
 	"github.com/caddy-message-api/caddy-message-api/subscriptions"
 )
 
@@ -42,7 +43,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	return newBenchOn(t, newMemory())
+	return newBenchOn(t, storetest.NewMemory())
 }
 
 func newBenchOn(t *testing.T, storage certmagic.Storage) *bench {

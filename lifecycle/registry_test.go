@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddy-message-api/caddy-message-api/lifecycle"
 	"github.com/caddy-message-api/caddy-message-api/store"
+	"github.com/caddy-message-api/caddy-message-api/store/storetest"
 )
 
 func TestNewNeedsValidate(t *testing.T) {
@@ -214,7 +215,7 @@ func TestChangesWhileReading(t *testing.T) {
 func TestTwoNodes(t *testing.T) {
 	var disk certmagic.Storage = &certmagic.FileStorage{Path: t.TempDir()}
 	if testing.Short() {
-		disk = newMemory() // where nobody waits a second for a lock that somebody holds
+		disk = storetest.NewMemory() // where nobody waits a second for a lock that somebody holds
 	}
 	a, b := openRig(t, disk), openRig(t, disk)
 	a.ops(save("first", true, gold))

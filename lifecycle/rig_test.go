@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddy-message-api/caddy-message-api/lifecycle"
 	"github.com/caddy-message-api/caddy-message-api/store"
+	"github.com/caddy-message-api/caddy-message-api/store/storetest"
 )
 
 func TestMain(m *testing.M) {
@@ -39,7 +40,7 @@ type rig struct {
 	declared map[string][]lifecycle.Plan
 }
 
-func newRig(t testing.TB) *rig { return openRig(t, newMemory()) }
+func newRig(t testing.TB) *rig { return openRig(t, storetest.NewMemory()) }
 
 // openRig opens what is stored on disk.
 func openRig(t testing.TB, disk certmagic.Storage) *rig {
@@ -92,7 +93,7 @@ func (r *rig) carry() {
 		r.t.Fatal(err)
 	}
 	r.close()
-	r.disk = newMemory()
+	r.disk = storetest.NewMemory()
 	r.open()
 	r.load(&file)
 }

@@ -52,7 +52,7 @@ func (f *facts) adminServer(log *zap.Logger) *admin.Server {
 		Logger: log.Named("admin"),
 		Hooks: admin.Hooks{
 			Running: running, Endpoints: endpointRows, Sessions: sessionRows, EndSession: endSession,
-			Store: admin.StoreHooksOf(f.store, mergeImported),
+			Store: f.storeHooks(),
 		},
 	})
 }
@@ -118,6 +118,23 @@ func sessionRows(q admin.SessionQuery) []admin.Session {
 
 func endSession(id uint64) bool {
 	return End(Selector{ID: id}, entrypoints.End{Reason: entrypoints.EndOperator, Detail: "ended by an operator"}) > 0
+}
+
+// storeHooks are those of the store; what keeps a managed API from being served is told with
+// what is wrong in the store.
+func (f *facts) storeHooks() admin.StoreHooks {
+	hooks := admin.StoreHooksOf(f.store, mergeImported)
+	ofStore := hooks.Status
+	hooks.Status = func() admin.StoreStatus {
+		status := ofStore()
+		if app := currentApp(); app != nil {
+			for id, detail := range app.managed.allProblems() {
+				status.Problems = append(status.Problems, admin.StoreProblem{Path: "apis/" + id, Detail: detail})
+			}
+		}
+		return status
+	}
+	return hooks
 }
 
 // mergeImported says what a record of a backup makes of the one that is there. A backup is

@@ -3,6 +3,7 @@ package module
 import (
 	"cmp"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -158,6 +159,13 @@ func (m *managed) problem(id string) string {
 	return m.problems[id]
 }
 
+// allProblems says of each API that should be served and is not, why.
+func (m *managed) allProblems() map[string]string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.problems)
+}
+
 // ids are the managed APIs that are started, served or not.
 func (m *managed) ids() []string {
 	m.mu.Lock()
@@ -195,7 +203,7 @@ func (m *managed) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 func (m *managed) unserved(id string) error {
 	if m.problem(id) != "" {
 		return &entrypoints.Problem{Status: http.StatusServiceUnavailable, Slug: "api-not-served",
-			Detail: "this gateway can't serve the API as it is deployed; its operator finds the cause in the log and the admin API"}
+			Detail: "this gateway can't serve the API as it is deployed; its operator finds the cause in the log, and by `caddy message-api store status`"}
 	}
 	return errStopped
 }

@@ -108,8 +108,9 @@ func (a *App) serve() {
 func (a *App) adopt(f *facts) {
 	f.admin.SetLoggers(a.ctx.Logger(auditLog{}), a.log.Named("admin"))
 	f.lifecycle.Declare(a.declared())
-	old := theFacts.Swap(f) // from now on every change is told
-	a.managed.applyAll(f)
+	a.managed.applyAll(f)       // before anybody is let in, so that no API is missing then
+	old := theFacts.Swap(f)     // from now on every change is told
+	a.managed.applyAll(f)       // what changed meanwhile was not
 	if old != nil && old != f { // another storage: its subscriptions are unknown here
 		endAll(Selector{subscribed: true}, entrypoints.End{Reason: entrypoints.EndRevoked, Detail: "the gateway's store was replaced"})
 	}

@@ -4,23 +4,23 @@
 # tests ask neither testing.Short nor the environment, and use no broker and no gateway, have
 # nothing more to say.
 #
-# First, side by side, what mostly waits: endpoints for their brokers, brokers and stores for their disks;
-# the programs without and with Solace are built beside it.
-# Then one package after the other, because they measure time. test/patience, which does
-# nothing but wait, runs beside all of them. Nothing comes from the test cache, which
+# First, side by side, what mostly waits: endpoints for their brokers, brokers and stores for their
+# disks, test/history for what it has killed; the longest begin. The programs without and with Solace
+# are built beside it. Then one package after the other, because they measure time. test/patience,
+# which does nothing but wait, runs beside all of them. Nothing comes from the test cache, which
 # knows nothing of brokers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-waits='^\./(endpoints/|plans/|store|subscriptions|lifecycle|admin|cli|test/brokers|test/browser|test/redisstorage|test/cluster)'
+alone='^\./(bench|test/e2e|test/soak)$'
 mapfile -t all < <(
 	grep -rlE 'testing\.Short\(\)|os\.Getenv|/test/(brokers|gateway)' --include='*_test.go' ./admin ./bench ./cli ./endpoints ./entrypoints \
 		./lifecycle ./plans ./store ./subscriptions ./test |
 		xargs -n 1 dirname | sort -u
 )
-mapfile -t together < <(printf '%s\n' "${all[@]}" | grep -E "$waits")
-mapfile -t packages < <(printf '%s\n' "${all[@]}" | grep -Ev "$waits|^\./test/patience\$")
-[ ${#together[@]} -gt 5 ] && [ ${#packages[@]} -gt 3 ] # or the search above finds too little
+mapfile -t together < <(printf '%s\n' "${all[@]}" | grep -Ev "$alone|^\./test/patience\$")
+mapfile -t packages < <(printf '%s\n' "${all[@]}" | grep -E "$alone")
+[ ${#together[@]} -gt 10 ] && [ ${#packages[@]} = 3 ] # or the search above finds too little
 waiting=$(mktemp)
 building=$(mktemp)
 patience=
@@ -33,12 +33,14 @@ finish() {
 }
 trap finish EXIT
 
+export GORACE=atexit_sleep_ms=0 # or each package ends with a second of waiting
 status=0
 go test -race -count=1 -timeout 10m "$@" ./test/patience >"$waiting" 2>&1 &
 patience=$!
 scripts/builds.sh >"$building" 2>&1 &
 builds=$!
-go test -race -count=1 -p 3 -timeout 10m "$@" "${together[@]}" || status=$?
+go test -race -count=1 -p 4 -timeout 10m "$@" ./endpoints/rabbitmq ./test/history ./endpoints/kafka ./endpoints/mqtt5 \
+	"${together[@]}" || status=$?
 wait "$builds" || status=$?
 builds=
 cat "$building"

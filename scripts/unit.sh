@@ -12,6 +12,6 @@ export GORACE=atexit_sleep_ms=0 # the race detector waits a second at the end of
 export MESSAGE_API_NO_KAFKA=1 MESSAGE_API_NO_RABBITMQ=1 MESSAGE_API_NO_MOSQUITTO=1 MESSAGE_API_NO_REDIS=1 MESSAGE_API_NO_CHROMIUM=1
 # Left out are the packages that say nothing, or next to nothing, in short. The longest come
 # first, or the others would wait for them at the end; 6 side by side, because many of them wait.
-mapfile -t packages < <(go list ./... | grep -Ev '/test/(browser|cluster|examples|history|patience|redisstorage|soak)$')
+mapfile -t packages < <(go list ./... | grep -Ev '/(bench/(mqtt|rabbitmq)|test/(browser|cluster|examples|history|patience|redisstorage|soak))$')
 go test -race -short -p 6 -timeout 5m "$@" ./test/e2e ./endpoints/kafka ./endpoints/servicebus ./endpoints/mqtt5 \
 	./endpoints/solace "${packages[@]}"

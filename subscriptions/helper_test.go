@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddy-message-api/caddy-message-api/plans"
 	"github.com/caddy-message-api/caddy-message-api/store"
+	"github.com/caddy-message-api/caddy-message-api/store/storetest"
 )
 
 func TestMain(m *testing.M) {
@@ -55,7 +56,7 @@ func openStore(t *testing.T, storage certmagic.Storage) *store.Store {
 // quietStore is for tests in a synctest bubble, in which hours pass.
 func quietStore(t *testing.T) *store.Store {
 	t.Helper()
-	return openStoreEvery(t, newRAM(), time.Hour)
+	return openStoreEvery(t, storetest.NewMemory(), time.Hour)
 }
 
 func openStoreEvery(t *testing.T, storage certmagic.Storage, interval time.Duration) *store.Store {
@@ -76,7 +77,7 @@ func openStoreEvery(t *testing.T, storage certmagic.Storage, interval time.Durat
 
 func newWorld(t *testing.T, change ...func(*Options)) *world {
 	t.Helper()
-	return newWorldOn(t, openStore(t, newRAM()), change...)
+	return newWorldOn(t, openStore(t, storetest.NewMemory()), change...)
 }
 
 func newWorldOn(t *testing.T, s *store.Store, change ...func(*Options)) *world {

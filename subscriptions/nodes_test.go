@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddy-message-api/caddy-message-api/plans"
 	"github.com/caddy-message-api/caddy-message-api/store"
+	"github.com/caddy-message-api/caddy-message-api/store/storetest"
 )
 
 // twoNodes are two processes on one storage, as far as they can see: files, and with -short
@@ -21,7 +22,7 @@ import (
 func twoNodes(t *testing.T) (a, b *world) {
 	var storage certmagic.Storage = &certmagic.FileStorage{Path: t.TempDir()}
 	if testing.Short() {
-		storage = newRAM()
+		storage = storetest.NewMemory()
 	}
 	custom := func(o *Options) { o.CustomKeys = true }
 	return newWorldOn(t, openStore(t, storage), custom), newWorldOn(t, openStore(t, storage), custom)

@@ -103,6 +103,9 @@ var lacking = []struct {
 // Every cell of entrypoint × level × capability is accepted or refused as the checked-in
 // table says.
 func TestCells(t *testing.T) {
+	if testing.Short() {
+		t.Skip("loads hundreds of configurations")
+	}
 	g := gateway.Start(t, "", site("respond 200"))
 	var table strings.Builder
 	for _, entry := range []string{"http_get", "http_post", "sse", "websocket"} {

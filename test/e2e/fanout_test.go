@@ -92,7 +92,7 @@ func TestClientsThatStopReading(t *testing.T) {
 	if testing.Short() {
 		t.Skip("measures time, which needs the machine to itself")
 	}
-	const phase, stalled = 15 * time.Second, 100
+	const phase, stalled = 10 * time.Second, 100
 	const logSize = 4 << 20
 	p := gateway.Run(t, "", site(api("/p", `
 		log_size 4MiB

@@ -162,6 +162,13 @@ func TestForbiddenPlansOfManagedAPIs(t *testing.T) {
 	if a := gateway.Do(t, http.DefaultClient, "GET", g.URL("/open"), ""); a.Status != 503 {
 		t.Errorf("%d %s", a.Status, a.Body)
 	}
+	var status admin.StoreStatus
+	g.Admin("GET", "/message_api/store", &status)
+	if !slices.ContainsFunc(status.Problems, func(p admin.StoreProblem) bool {
+		return p.Path == "apis/open" && strings.Contains(p.Detail, "plans_forbidden")
+	}) {
+		t.Errorf("the operator is not told: %+v", status.Problems)
+	}
 	if err := g.Load("", bare); err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,9 @@ const (
 
 // The matrix of docs/qos.md is what the gateway accepts; `go test -update` writes it.
 func TestDocumentedMatrix(t *testing.T) {
+	if testing.Short() {
+		t.Skip("loads a configuration for each cell")
+	}
 	g := gateway.Start(t, "", site("respond 200"))
 	entrypoints := []string{"http_get", "http_post", "sse", "websocket"}
 	var b strings.Builder
