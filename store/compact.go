@@ -140,8 +140,11 @@ func (s *Store) writeSnapshot(ctx context.Context, before *manifest) (after *man
 	now := s.opt.Now()
 	// What memory gets after this is in batches beyond the vector, and does no harm.
 	after = &manifest{Vector: s.view.vector(), Gone: make(map[string]int64), Gen: genName(now, s.Node())}
-	if before != nil && after.Gen <= before.Gen { // a clock went back
-		after.Gen = genName(genTime(before.Gen).Add(1), s.Node())
+	if before != nil {
+		after.Depth = before.Depth + 1
+		if after.Gen <= before.Gen { // a clock went back
+			after.Gen = genName(genTime(before.Gen).Add(1), s.Node())
+		}
 	}
 	removable = s.settleVector(before, after, now)
 	count := s.shardCount(before)
@@ -164,6 +167,9 @@ func (s *Store) writeSnapshot(ctx context.Context, before *manifest) (after *man
 	}
 	if now, err := s.readManifest(ctx); err != nil || now.gen0() != before.gen0() {
 		return nil, nil, errors.Join(err, errBusy) // the lock did not last: another was faster
+	}
+	if took := s.opt.Now().Round(0).Sub(now.Round(0)); took > s.tune.litter/2 { // others may sweep it up
+		return nil, nil, fmt.Errorf("writing it took %v, which is too long: is the storage too slow, or was the machine asleep?", took)
 	}
 	for _, key := range []string{s.disk.key("snapshot", after.Gen, "manifest"), s.disk.key("snapshot", "current")} {
 		if err := s.disk.store(ctx, key, data); err != nil {

@@ -121,6 +121,112 @@ func TestSnapshotsWithoutLocks(t *testing.T) {
 	}
 }
 
+// The worst case without locks: a node whose clock is ahead is about to publish a snapshot
+// when others make two more and remove logs and shards. Its own comes last and bears the
+// latest time, and must hide nothing.
+func TestLateSnapshotOfAClockAhead(t *testing.T) {
+	inner := newMemory()
+	s := open(t, quiet(t, newFaulty(lockless{inner})))
+	want := make(map[string]int)
+	write := func(i, n int) {
+		t.Helper()
+		if err := tryPut(t.Context(), s, numbered(i), thing{N: n, Text: strings.Repeat("x", 200)}); err != nil {
+			t.Error(err)
+		}
+		want[numbered(i).ID] = n
+	}
+	for i := range 50 {
+		write(i, i)
+	}
+	snapshot(t, s)
+	storage := newFaulty(lockless{inner})
+	opt := quiet(t, storage)
+	opt.Now = func() time.Time { return time.Now().Add(10 * time.Minute) }
+	late := open(t, opt)
+	reached := 0
+	storage.set(func(op, key string) error {
+		if op == "store" && strings.HasSuffix(key, "/manifest") {
+			reached++
+			for i := range 50 {
+				write(i, 1000+i)
+				if i%20 > 0 {
+					continue
+				}
+				if err := s.compact(t.Context(), true); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		return nil
+	}, nil)
+	snapshot(t, late)
+	if reached != 1 {
+		t.Fatalf("%d manifests", reached)
+	}
+	storage.set(nil, nil)
+	check := func(stores ...*Store) {
+		t.Helper()
+		for _, one := range stores {
+			expectThings(t, one, want)
+			if p := one.Problems(); len(p) > 0 {
+				t.Error(p)
+			}
+		}
+	}
+	fresh := open(t, quiet(t, newFaulty(inner)))
+	check(fresh)
+	if m, err := s.readManifest(t.Context()); err != nil || m.Gen != s.view.manifest.Gen {
+		t.Errorf("the newest is %v (%v), not %s", m, err, s.view.manifest.Gen)
+	}
+	for _, one := range []*Store{late, fresh, s, late, fresh} {
+		snapshot(t, one)
+		check(one, open(t, quiet(t, newFaulty(inner))))
+	}
+}
+
+// A node takes over a snapshot so slowly that others make more meanwhile, and remove what it
+// is reading.
+func TestSnapshotIsOvertaken(t *testing.T) {
+	inner := newMemory()
+	s := open(t, quiet(t, newFaulty(inner)))
+	storage := newFaulty(inner)
+	away := open(t, quiet(t, storage))
+	want := make(map[string]int)
+	write := func(n int) {
+		for i := range 20 {
+			if err := tryPut(t.Context(), s, numbered(i), thing{N: n, Text: strings.Repeat("x", 200)}); err != nil {
+				t.Error(err)
+			}
+			want[numbered(i).ID] = n
+		}
+		if err := s.compact(t.Context(), true); err != nil {
+			t.Error(err)
+		}
+	}
+	write(1)
+	write(2)
+	left := 5
+	storage.set(func(op, key string) error {
+		if op == "load" && strings.Contains(key, "/snapshot/") && strings.HasSuffix(key, "/0000") && left > 0 {
+			left--
+			write(10 + left)
+			write(20 + left)
+		}
+		return nil
+	}, nil)
+	if err := away.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left > 0 {
+		t.Error("it read no snapshot: this test shows nothing")
+	}
+	expectThings(t, away, want)
+	if p := away.Problems(); len(p) > 0 {
+		t.Error(p)
+	}
+	snapshot(t, away)
+}
+
 // lockless is a storage whose locks lock nothing.
 type lockless struct{ *memory }
 

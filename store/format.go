@@ -174,6 +174,8 @@ func decodeHead(data []byte) (head, error) {
 type manifest struct {
 	Format int    `json:"v"`
 	Gen    string `json:"gen"`
+	// Depth is one more than that of the snapshot that this one was built on.
+	Depth uint64 `json:"depth,omitempty"`
 	// Vector is how much of each node's log is in the snapshot.
 	Vector map[string]uint64 `json:"vector"`
 	// Gone is when the files of nodes that ended were removed (Unix seconds).

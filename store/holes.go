@@ -87,7 +87,7 @@ func (s *Store) replaced(ctx context.Context, h *hole) bool {
 			return false
 		}
 	}
-	return s.readSnapshot(ctx, m) == nil
+	return s.readSnapshot(ctx, m, nil) == nil
 }
 
 // tryLess counts a try that failed. After the last a copy of the file is put where no snapshot

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -20,7 +19,7 @@ func (s *Store) load(ctx context.Context) error {
 		return err
 	}
 	if m != nil {
-		if err := s.readSnapshot(ctx, m); err != nil {
+		if err := s.readSnapshot(ctx, m, nil); err != nil {
 			return err
 		}
 	}
@@ -34,74 +33,46 @@ func (s *Store) load(ctx context.Context) error {
 	return nil
 }
 
-// readManifest returns the newest snapshot's manifest, or nil if there is none. That should be
-// snapshot/current, but it may be damaged, or older than another: where a lock has failed a
-// slow node may have written it late, after logs were removed that only newer snapshots hold.
-// A generation that has a manifest is complete.
-func (s *Store) readManifest(ctx context.Context) (*manifest, error) {
-	key := s.disk.key("snapshot", "current")
-	m, err := s.loadManifest(ctx, key)
-	damaged := errors.Is(err, errDamaged)
-	switch {
-	case errors.Is(err, errLater):
-		return nil, fmt.Errorf("%s %w; use that version, or another storage prefix", key, err)
-	case err != nil && !damaged && !errors.Is(err, fs.ErrNotExist):
-		return nil, err
-	}
-	gens, listErr := s.disk.children(ctx, s.disk.key("snapshot"))
-	if listErr != nil && !errors.Is(listErr, fs.ErrNotExist) {
-		return nil, listErr
-	}
-	for _, gen := range slices.Backward(gens) { // they begin with the time
-		if !isGen(gen) || m != nil && gen <= m.Gen {
-			continue
-		}
-		if other, err := s.loadManifest(ctx, s.disk.key("snapshot", gen, "manifest")); err == nil {
-			m = other
-			break
-		}
-	}
-	switch {
-	case !damaged:
-		s.problems.solved(key)
-	case m != nil:
-		s.problems.report(key, fmt.Sprintf("%v; the manifest of generation %s is used, and the next snapshot will mend it", err, m.Gen))
-	default:
-		s.problems.report(key, fmt.Sprintf("%v, and no manifest of a generation can be read; only what is in the logs is served: restore a backup", err))
-	}
-	return m, nil
-}
+// readTries is how often the reading of a snapshot is begun again because others have made two
+// more meanwhile, and have removed what only the first consisted of. With locks that work
+// there is most of a minute for it.
+const readTries = 16
 
-func (s *Store) loadManifest(ctx context.Context, key string) (*manifest, error) {
-	data, err := s.disk.load(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	return decodeManifest(data)
-}
-
-// readSnapshot puts a snapshot into memory. Shards that can't be read become holes.
-func (s *Store) readSnapshot(ctx context.Context, m *manifest) error {
-	const tries = 3 // a snapshot may be replaced while it is read
-	for range tries {
-		missing, err := s.readShards(ctx, m)
+// readSnapshot puts a snapshot into memory, or a newer one if files of it are gone. Unless it
+// is nil, refs is filled with the records that are in it. Shards that can't be read become
+// holes.
+func (s *Store) readSnapshot(ctx context.Context, m *manifest, refs map[Ref]bool) error {
+	for try := 1; ; try++ {
+		unread, err := s.readShards(ctx, m, refs)
 		if err != nil {
 			return err
 		}
-		if !missing {
-			break
+		if slices.ContainsFunc(unread, func(u unreadFile) bool { return errors.Is(u.why, fs.ErrNotExist) }) && try < readTries {
+			newer, err := s.readManifest(ctx)
+			if err != nil {
+				return err
+			}
+			if newer.newer(m) {
+				m = newer
+				clear(refs)
+				continue
+			}
 		}
-		newer, err := s.readManifest(ctx)
-		if err != nil || newer == nil || newer.Gen == m.Gen {
-			break // they are missing for good: reported as holes
+		for _, u := range unread { // also what is missing from the newest: it is so for good
+			s.dig(s.disk.key("snapshot", u.place.Gen, u.place.Shard), u.place, u.why)
 		}
-		m = newer
+		s.view.adopt(m)
+		return nil
 	}
-	s.view.adopt(m)
-	return nil
 }
 
-func (s *Store) readShards(ctx context.Context, m *manifest) (missing bool, err error) {
+// unreadFile is a file that could not be read.
+type unreadFile struct {
+	place fileHeader
+	why   error
+}
+
+func (s *Store) readShards(ctx context.Context, m *manifest, refs map[Ref]bool) (unread []unreadFile, err error) {
 	var mu sync.Mutex
 	parallel(m.files(), func(place fileHeader) {
 		key := s.disk.key("snapshot", place.Gen, place.Shard)
@@ -109,17 +80,23 @@ func (s *Store) readShards(ctx context.Context, m *manifest) (missing bool, err 
 		if loadErr == nil {
 			s.apply(records)
 			s.fill(key)
-			return
 		}
 		mu.Lock()
 		defer mu.Unlock()
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		missing = missing || errors.Is(loadErr, fs.ErrNotExist)
-		s.dig(key, place, loadErr)
+		if loadErr != nil {
+			unread = append(unread, unreadFile{place, loadErr})
+		}
+		if refs == nil {
+			return
+		}
+		for _, r := range records {
+			refs[r.Ref] = true
+		}
 	})
-	return missing, err
+	return unread, err
 }
 
 // parallel calls f for everything in list, some at a time.
@@ -156,15 +133,12 @@ func (s *Store) reload(ctx context.Context, m *manifest) error {
 	}
 	s.log.Info("store: taking over a snapshot, because the logs it was made of are gone")
 	started := s.opt.Now()
-	if err := s.readSnapshot(ctx, m); err != nil {
+	inSnapshot := make(map[Ref]bool)
+	if err := s.readSnapshot(ctx, m, inSnapshot); err != nil {
 		return err
 	}
 	if s.holesLeft() {
 		return nil // what is missing may be in a shard that can't be read now
-	}
-	inSnapshot, err := s.refsOf(ctx, m)
-	if err != nil {
-		return err
 	}
 	s.view.mu.Lock()
 	touched := make(map[uint16]bool)
@@ -185,24 +159,6 @@ func (s *Store) reload(ctx context.Context, m *manifest) error {
 	}
 	s.apply(gone)
 	return nil
-}
-
-// refsOf lists the records that are old enough for reload to ask for them.
-func (s *Store) refsOf(ctx context.Context, m *manifest) (map[Ref]bool, error) {
-	refs, failed := make(map[Ref]bool), error(nil)
-	var mu sync.Mutex
-	parallel(m.files()[:len(m.Shards)], func(place fileHeader) {
-		records, _, err := s.readFile(ctx, s.disk.key("snapshot", place.Gen, place.Shard), place)
-		mu.Lock()
-		defer mu.Unlock()
-		if err != nil {
-			failed = err
-		}
-		for _, r := range records {
-			refs[r.Ref] = true
-		}
-	})
-	return refs, failed
 }
 
 // findForeign reports files below the prefix that are none of ours. That is a courtesy: where

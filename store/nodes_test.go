@@ -220,7 +220,7 @@ func TestLockHeldElsewhere(t *testing.T) {
 	t.Parallel()
 	storage := newMemory()
 	opt := options(t, storage)
-	opt.WriteTimeout = 200 * time.Millisecond
+	opt.WriteTimeout = time.Second
 	s := open(t, opt)
 	ref := Ref{"thing", "a"}
 	if err := storage.Lock(t.Context(), s.lockName(ref)); err != nil {

@@ -67,41 +67,57 @@ func (s *Store) removeBatches(ctx context.Context, node string, seq uint64) erro
 	return nil
 }
 
-// sweepSnapshots removes files of generations that neither snapshot needs. What may belong to
-// a snapshot that another node is making in this moment, because a lock has failed, is left.
+// sweepSnapshots removes manifests of snapshots below the one before, and the shards that no
+// manifest left needs. It keeps all others of the depth of before, not before alone: where a
+// lock has failed, a node may be building on one of those (see newer).
 func (s *Store) sweepSnapshots(ctx context.Context, before, after *manifest) error {
-	needed := map[string]bool{
-		after.Gen + "/manifest": true, before.Gen + "/manifest": true,
+	found, keys, err := s.manifests(ctx)
+	if err != nil {
+		return err
 	}
-	for _, m := range []*manifest{before, after} {
+	needed, finished := make(map[string]bool), make(map[string]bool)
+	keep := func(m *manifest) {
+		needed[m.Gen+"/manifest"] = true
 		for _, place := range m.files() {
 			needed[place.Gen+"/"+place.Shard] = true
 		}
 	}
-	keys, err := s.disk.list(ctx, s.disk.key("snapshot"), true)
-	if err != nil {
-		return err
+	keep(before)
+	keep(after)
+	for _, m := range found {
+		if m.Depth >= before.Depth {
+			keep(m)
+		}
+		finished[m.Gen] = true
+		for _, gen := range m.Gens {
+			finished[gen] = true
+		}
 	}
 	left := make(map[string]int) // files, by generation
+	var unneeded, shards []string
 	for _, key := range keys {
 		gen, name, deep := strings.Cut(key, "/")
-		if !isGen(gen) {
-			continue
-		}
-		if !deep { // a folder, which may be empty
-			if !s.unfinished(gen, before.Gen) {
+		switch {
+		case !isGen(gen):
+		case !deep: // a folder, which may be empty
+			if !s.unfinished(gen, finished) {
 				left[gen] += 0
 			}
-			continue
+		case needed[key] || !ours("snapshot/"+key) || s.unfinished(gen, finished):
+			left[gen]++
+		case name == "manifest":
+			unneeded = append(unneeded, key)
+		default:
+			shards = append(shards, key)
 		}
-		left[gen]++
-		if needed[key] || !ours("snapshot/"+key) || s.unfinished(gen, before.Gen) {
-			continue
-		}
-		if err := s.disk.delete(ctx, s.disk.key("snapshot", gen, name)); err != nil {
+	}
+	// The manifests first: whoever finds one finds all of its shards.
+	for _, key := range append(unneeded, shards...) {
+		if err := s.disk.delete(ctx, s.disk.key("snapshot", key)); err != nil {
 			return err
 		}
-		left[gen]--
+		gen, _, _ := strings.Cut(key, "/")
+		left[gen] += 0
 	}
 	for gen, n := range left {
 		if n == 0 {
@@ -113,8 +129,8 @@ func (s *Store) sweepSnapshots(ctx context.Context, before, after *manifest) err
 	return nil
 }
 
-// unfinished says that a generation is younger than the snapshot before this one, which it
-// can only be if two nodes work at once or one died at it, and not old enough to be litter.
-func (s *Store) unfinished(gen, before string) bool {
-	return gen > before && s.opt.Now().Sub(genTime(gen)) < s.tune.litter
+// unfinished says that no manifest knows a generation and that it is not old enough to be
+// litter: another node may be writing it in this moment, because a lock has failed.
+func (s *Store) unfinished(gen string, finished map[string]bool) bool {
+	return !finished[gen] && s.opt.Now().Sub(genTime(gen)) < s.tune.litter
 }

@@ -18,7 +18,11 @@
 // Every record has a version. Who changes one holds the storage's lock for it and has seen
 // all heads before, so versions follow each other. Should a lock fail and two nodes write the
 // same version, the same one wins everywhere (the later, then the higher node), and the
-// overlap is reported.
+// overlap is reported. Snapshots need their lock only so as not to be made twice: without it,
+// and with clocks that differ, nothing that was acknowledged is removed before a newer
+// snapshot holds it (see newer). That takes a storage which shows, in what it lists and reads,
+// everything that it has acknowledged, and clocks less than half an hour apart, by which
+// what unfinished snapshots have left is told from those in the making.
 package store
 
 import (

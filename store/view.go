@@ -116,7 +116,7 @@ func (v *view) skip(node string, seq uint64) {
 func (v *view) adopt(m *manifest) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.manifest != nil && v.manifest.Gen > m.Gen {
+	if v.manifest.newer(m) {
 		return
 	}
 	v.lower(m)
