@@ -16,6 +16,7 @@ integration:    ## the tests with the brokers that the environment names
 	@scripts/integration.sh
 soak:           ## the long ones, and what is lost in 200,000 messages while everything breaks
 	MESSAGE_API_SOAK=1 go test -count=1 -timeout 60m -v ./test/soak/... ./test/history/...
+	MESSAGE_API_SOAK=1 go test -count=1 -timeout 20m -v -run '^TestMany' ./store ./subscriptions # a million
 bench:          ## ratios beside plain clients and plain Caddy
 	@eval "$$(scripts/brokers.sh env)"; unset MQTT_ADDR; go run ./bench # a Mosquitto of its own, that saves nothing
 lint:           ## formatting, vet, staticcheck, shellcheck

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"strconv"
 	"sync"
@@ -178,12 +179,16 @@ func heapNow() uint64 {
 }
 
 // TestManySubscriptions is the promise about 200,000 of them: a look-up within 2 µs, without
-// an allocation, and a start within seconds.
+// an allocation, and a start within seconds. With MESSAGE_API_SOAK it says what a million take.
 func TestManySubscriptions(t *testing.T) {
 	n := 200_000
-	if raceEnabled || testing.Short() {
+	switch {
+	case raceEnabled || testing.Short():
 		n = 3000 // what it takes is not what counts then
+	case os.Getenv("MESSAGE_API_SOAK") != "":
+		n = 1_000_000
 	}
+	judged := n <= 200_000
 	m, secrets := crowd(n)
 	before, begin := heapNow(), time.Now()
 	r, err := New(m, Options{KeySecret: testSecret, Plan: noPlan})
@@ -194,7 +199,7 @@ func TestManySubscriptions(t *testing.T) {
 	took := time.Since(begin)
 	t.Logf("%d applications, subscriptions and keys: index built in %s, %d bytes per subscription",
 		n, took.Round(time.Millisecond), (heapNow()-before)/uint64(n))
-	if took > 20*time.Second && !raceEnabled {
+	if took > 20*time.Second && !raceEnabled && judged {
 		t.Errorf("building the index took %s", took)
 	}
 	d := r.Directory("api-7", "plan-7")
@@ -217,7 +222,7 @@ func TestManySubscriptions(t *testing.T) {
 			seen[look(rand.IntN(1_000_000)+i)]++
 		}
 		best := time.Hour
-		for round := 0; round < 50 || round < 500 && best > 2*time.Microsecond && !raceEnabled; round++ { // the machine may have something else to do
+		for round := 0; round < 50 || round < 500 && best > 2*time.Microsecond && !raceEnabled && judged; round++ { // the machine may have something else to do
 			begin := time.Now()
 			for i := range times {
 				look(i * 7919)
@@ -227,7 +232,7 @@ func TestManySubscriptions(t *testing.T) {
 		i := 0
 		allocs := testing.AllocsPerRun(1000, func() { look(i * 7919); i++ })
 		t.Logf("%s: %s, %.1f allocations, %v", name, best, allocs, seen)
-		if !raceEnabled && (best > 2*time.Microsecond || allocs > 0) {
+		if !raceEnabled && judged && (best > 2*time.Microsecond || allocs > 0) {
 			t.Errorf("looking up a %s takes %s and %.1f allocations", name, best, allocs)
 		}
 	}

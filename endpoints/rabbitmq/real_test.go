@@ -387,7 +387,10 @@ func TestDenied(t *testing.T) {
 		Producer: &Producer{RoutingKey: queue}, Consumer: &Consumer{Queue: &Queue{Name: queue}, Shared: true},
 	})
 	wantResult(t, publishOne(t, e), message.Refused, message.Denied)
-	for _, r := range publishAll(t, e, 5*time.Second, message.Auto, numbered(1, 5)...) {
+	for i, r := range publishAll(t, e, 5*time.Second, message.Auto, numbered(1, 5)...) {
+		if i > 0 && message.KindOf(r.Err) == message.Unavailable && strings.Contains(r.Err.Error(), "not sent") {
+			continue // the broker had closed the channel for those before it
+		}
 		wantResult(t, r, message.Refused, message.Denied)
 	}
 	channel, err := e.Channel(endpointtest.Verbatim{})

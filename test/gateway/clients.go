@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -25,6 +26,11 @@ type Answer struct {
 func Do(t testing.TB, client *http.Client, method, url, body string, headers ...string) Answer {
 	t.Helper()
 	a, err := TryDo(client, method, url, body, headers...)
+	// A server that a reload has just replaced closes a connection that it accepted last,
+	// before it has read a request.
+	for try := 0; errors.Is(err, io.EOF) && try < 3; try++ {
+		a, err = TryDo(client, method, url, body, headers...)
+	}
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, url, err)
 	}
