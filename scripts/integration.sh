@@ -45,8 +45,9 @@ wait "$builds" || status=$?
 builds=
 cat "$building"
 go test -race -count=1 -p 1 -timeout 15m "$@" "${packages[@]}" || status=$?
-# The race detector multiplies memory and time, so what measures them runs once more without.
-go test -count=1 -p 1 -run 'AreSmall$|^TestMany(Records|Subscriptions)$' "$@" ./entrypoints/websocket ./store ./subscriptions || status=$?
+# The race detector multiplies memory and time, so what measures them runs once more without; and so
+# do the 500 kills.
+go test -count=1 -p 1 -run 'AreSmall$|^TestMany(Records|Subscriptions)$|^TestKilledWriter$' "$@" ./entrypoints/websocket ./store ./subscriptions || status=$?
 wait "$patience" || status=$?
 patience=
 cat "$waiting"
