@@ -5,14 +5,14 @@
 # nothing more to say.
 #
 # First, side by side, what mostly waits: endpoints for their brokers, brokers and stores for their
-# disks, test/history for what it has killed; the longest begin. The programs without and with Solace
-# are built beside it. Then one package after the other, because they measure time. test/patience,
-# which does nothing but wait, runs beside all of them. Nothing comes from the test cache, which
+# disks; the longest begin. The programs without and with Solace are built beside it. Then one package
+# after the other, because they measure time. test/patience, which does nothing but wait, runs beside
+# all of them. Nothing comes from the test cache, which
 # knows nothing of brokers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-alone='^\./(bench|test/e2e|test/soak)$'
+alone='^\./(bench|test/e2e|test/history|test/soak)$'
 mapfile -t all < <(
 	grep -rlE 'testing\.Short\(\)|os\.Getenv|/test/(brokers|gateway)' --include='*_test.go' ./admin ./bench ./cli ./endpoints ./entrypoints \
 		./lifecycle ./plans ./store ./subscriptions ./test |
@@ -20,7 +20,7 @@ mapfile -t all < <(
 )
 mapfile -t together < <(printf '%s\n' "${all[@]}" | grep -Ev "$alone|^\./test/patience\$")
 mapfile -t packages < <(printf '%s\n' "${all[@]}" | grep -E "$alone")
-[ ${#together[@]} -gt 10 ] && [ ${#packages[@]} = 3 ] # or the search above finds too little
+[ ${#together[@]} -gt 10 ] && [ ${#packages[@]} = 4 ] # or the search above finds too little
 waiting=$(mktemp)
 building=$(mktemp)
 patience=
@@ -39,7 +39,7 @@ go test -race -count=1 -timeout 10m "$@" ./test/patience >"$waiting" 2>&1 &
 patience=$!
 scripts/builds.sh >"$building" 2>&1 &
 builds=$!
-go test -race -count=1 -p 4 -timeout 10m "$@" ./endpoints/rabbitmq ./test/history ./endpoints/kafka ./endpoints/mqtt5 \
+go test -race -count=1 -p 4 -timeout 10m "$@" ./endpoints/rabbitmq ./endpoints/kafka ./endpoints/mqtt5 \
 	"${together[@]}" || status=$?
 wait "$builds" || status=$?
 builds=
