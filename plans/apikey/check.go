@@ -2,8 +2,6 @@ package apikey
 
 import (
 	"net/http"
-	"net/url"
-	"strings"
 
 	"github.com/caddy-message-api/caddy-message-api/plans"
 )
@@ -20,7 +18,7 @@ func (a *APIKey) Presents(r *http.Request) bool {
 	if a.parameter == "" {
 		return false
 	}
-	_, n := parameter(r.URL.RawQuery, a.parameter)
+	_, n := plans.Parameter(r.URL.RawQuery, a.parameter)
 	return n > 0
 }
 
@@ -51,7 +49,7 @@ func (a *APIKey) find(r *http.Request) (key, detail string) {
 		}
 	}
 	if a.parameter != "" {
-		value, n := parameter(r.URL.RawQuery, a.parameter)
+		value, n := plans.Parameter(r.URL.RawQuery, a.parameter)
 		if n > 1 || n == 1 && found && value != key {
 			return "", several
 		}
@@ -70,29 +68,6 @@ func (a *APIKey) find(r *http.Request) (key, detail string) {
 		return "", "the API key has characters that no key has"
 	}
 	return key, ""
-}
-
-// parameter returns the last value of a parameter in a query, and how often it stands
-// there. Unlike net/url it leaves out nothing that it can't decode: a broken key is still
-// a presented one.
-func parameter(query, name string) (value string, n int) {
-	for query != "" {
-		var pair string
-		pair, query, _ = strings.Cut(query, "&")
-		k, v, _ := strings.Cut(pair, "=")
-		if k != name {
-			decoded, err := url.QueryUnescape(k)
-			if err != nil || decoded != name {
-				continue
-			}
-		}
-		n++
-		value = v
-		if decoded, err := url.QueryUnescape(v); err == nil {
-			value = decoded
-		}
-	}
-	return value, n
 }
 
 // wellFormed says that a text has only characters that keys can have.

@@ -3,7 +3,6 @@ package jwt
 import (
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -50,7 +49,7 @@ func (j *JWT) Presents(r *http.Request) bool {
 	if j.parameter == "" {
 		return false
 	}
-	_, n := parameter(r.URL.RawQuery, j.parameter)
+	_, n := plans.Parameter(r.URL.RawQuery, j.parameter)
 	return n > 0
 }
 
@@ -113,7 +112,7 @@ func (j *JWT) find(r *http.Request) (string, error) {
 		return "", errSeveral
 	}
 	if j.parameter != "" {
-		value, n := parameter(r.URL.RawQuery, j.parameter)
+		value, n := plans.Parameter(r.URL.RawQuery, j.parameter)
 		if n > 1 || n == 1 && found {
 			return "", errSeveral
 		}
@@ -144,29 +143,6 @@ func bearer(value string) (token string, ok bool) {
 	rest := value[len(scheme):]
 	token = strings.TrimLeft(rest, " \t")
 	return token, rest == "" || len(token) < len(rest)
-}
-
-// parameter returns the last value of a parameter in a query, and how often it stands
-// there. Unlike net/url it leaves out nothing that it can't decode: a broken token is still
-// a presented one.
-func parameter(query, name string) (value string, n int) {
-	for query != "" {
-		var pair string
-		pair, query, _ = strings.Cut(query, "&")
-		k, v, _ := strings.Cut(pair, "=")
-		if k != name {
-			decoded, err := url.QueryUnescape(k)
-			if err != nil || decoded != name {
-				continue
-			}
-		}
-		n++
-		value = v
-		if decoded, err := url.QueryUnescape(v); err == nil {
-			value = decoded
-		}
-	}
-	return value, n
 }
 
 // plain says that a text has only letters, digits and the given others.
