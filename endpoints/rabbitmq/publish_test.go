@@ -69,7 +69,7 @@ func TestNoConfirmationIsUnknown(t *testing.T) {
 	began := time.Now()
 	result := publishAll(t, r, 100*time.Millisecond, message.Auto, new(message.Message))[0]
 	wantResult(t, result, message.Unknown, message.OutcomeUnknown)
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > time.Second {
 		t.Errorf("it took %v", took)
 	}
 }
@@ -125,7 +125,7 @@ func TestABlockedConnectionRefusesAtOnce(t *testing.T) {
 	if e == nil || e.RetryAfter == 0 || !strings.Contains(e.Detail, "low on memory") {
 		t.Errorf("%+v says neither why nor when to try again", result.Err)
 	}
-	if took := time.Since(began); took > 2*time.Second { // it is known, and nothing is waited for
+	if took := time.Since(began); took > 100*time.Millisecond {
 		t.Errorf("it took %v", took)
 	}
 	if err := r.Probe(t.Context()); message.KindOf(err) != message.Unavailable {
@@ -149,7 +149,7 @@ func TestAStalledWrite(t *testing.T) {
 			for range 3 {
 				began := time.Now()
 				result := publishAll(t, r, 300*time.Millisecond, message.Auto, &message.Message{Payload: make([]byte, 4<<20)})[0]
-				if took := time.Since(began); took > 5*time.Second { // the machine may have much else to do
+				if took := time.Since(began); took > time.Second {
 					t.Errorf("it took %v", took)
 				}
 				if result.Status.OK() {
@@ -385,5 +385,23 @@ func TestIDs(t *testing.T) {
 	}
 	if got := fmt.Sprint(publishOne(t, r).Metadata); !strings.Contains(got, "orders") {
 		t.Errorf("metadata is %s", got)
+	}
+}
+
+// What was not sent because the broker had closed the channel for a message before it is denied
+// as that one was; anything else keeps its own cause.
+func TestDenialIsShared(t *testing.T) {
+	denied := error(message.Errorf(message.Denied, "no right to write"))
+	closed := error(message.Errorf(message.Unavailable, "not sent: %w", reason(amqp.ErrClosed)))
+	other := error(message.Errorf(message.TooLarge, "too large"))
+	results := []message.Result{
+		{Status: message.Refused, Err: closed}, {Status: message.Refused, Err: denied},
+		{Status: message.Refused, Err: other}, {Status: message.Refused, Err: closed}, {Status: message.Stored},
+	}
+	shareDenial(results)
+	for i, want := range []error{closed, denied, other, denied, nil} {
+		if results[i].Err != want {
+			t.Errorf("message %d: %v, want %v", i, results[i].Err, want)
+		}
 	}
 }

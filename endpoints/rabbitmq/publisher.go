@@ -66,7 +66,24 @@ func (p *publisher) Publish(ctx context.Context, qos message.QoS, messages ...*m
 			results[i] = p.wait(ctx, late, pipe, &under[i])
 		}
 	}
+	shareDenial(results)
 	return results
+}
+
+// shareDenial tells the cause of messages that did not leave because the broker had closed the
+// channel for one before them: all go to the same exchange with the same key, so that what is
+// denied to one is denied to all.
+func shareDenial(results []message.Result) {
+	var denied error
+	for i := range results {
+		switch {
+		case results[i].Status != message.Refused:
+		case message.KindOf(results[i].Err) == message.Denied:
+			denied = results[i].Err
+		case denied != nil && errors.Is(results[i].Err, amqp.ErrClosed):
+			results[i].Err = denied
+		}
+	}
 }
 
 // open returns a channel that takes messages now.

@@ -387,10 +387,7 @@ func TestDenied(t *testing.T) {
 		Producer: &Producer{RoutingKey: queue}, Consumer: &Consumer{Queue: &Queue{Name: queue}, Shared: true},
 	})
 	wantResult(t, publishOne(t, e), message.Refused, message.Denied)
-	for i, r := range publishAll(t, e, 5*time.Second, message.Auto, numbered(1, 5)...) {
-		if i > 0 && message.KindOf(r.Err) == message.Unavailable && strings.Contains(r.Err.Error(), "not sent") {
-			continue // the broker had closed the channel for those before it
-		}
+	for _, r := range publishAll(t, e, 5*time.Second, message.Auto, numbered(1, 5)...) {
 		wantResult(t, r, message.Refused, message.Denied)
 	}
 	channel, err := e.Channel(endpointtest.Verbatim{})
