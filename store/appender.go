@@ -26,8 +26,10 @@ type appender struct {
 	ended  bool
 	head   head // as it was last stored, or at least tried
 	stored uint64
-	lost   string // the node id whose files somebody has removed
-	stale  bool   // the head in the storage is not the last one
+	// started is when the writing of head began, by the monotonic clock.
+	started time.Time
+	lost    string // the node id whose files somebody has removed
+	stale   bool   // the head in the storage is not the last one
 
 	// The rest belongs to the goroutine.
 	next    uint64 // the number of the next batch
@@ -36,6 +38,7 @@ type appender struct {
 	orphans []*Record    // of a batch that was pending under an earlier id
 	hanging <-chan error // a write that the storage has not answered
 	wrote   time.Time    // when the head was stored
+	writing time.Time    // when the last write began, by the monotonic clock
 }
 
 // request is something to append, or (without records) a wish for a fresh head.
@@ -223,6 +226,7 @@ func (a *appender) rename() {
 	}
 	a.s.view.mu.Unlock()
 	a.s.counters.rename(old)
+	a.s.leases.lost()
 	a.mu.Lock()
 	a.id.Store(&id)
 	a.head, a.stored, a.stale = head{}, 0, false
@@ -320,6 +324,7 @@ func (a *appender) write(key string, value []byte) error {
 			return errHanging
 		}
 	}
+	a.writing = time.Now()
 	result, ctx, cancel := a.s.disk.start(context.WithoutCancel(a.s.ctx), func(ctx context.Context, storage certmagic.Storage) error {
 		return storage.Store(ctx, key, value)
 	})

@@ -153,6 +153,10 @@ type head struct {
 	// Closed: the node has ended and will write no more.
 	Closed bool   `json:"closed,omitempty"`
 	Host   string `json:"host,omitempty"`
+	// Lease says that the node keeps a lease, and is its TTL in milliseconds.
+	Lease int64 `json:"lease,omitempty"`
+	// Beat counts the heads, so that each is another one whatever the clock does.
+	Beat uint64 `json:"beat,omitempty"`
 }
 
 func (h *head) void(seq uint64) bool {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"time"
 )
 
 // encode writes the file of a batch.
@@ -29,6 +30,10 @@ func (a *appender) encode(b *batch) error {
 func (a *appender) publish(seq uint64, closed bool) error {
 	now := a.s.opt.Now().UTC()
 	h := head{Format: formatVersion, Seq: seq, Void: a.voids, Time: now, Closed: closed, Host: hostname()}
+	ttl, spell := a.s.leases.promise()
+	if ttl > 0 && !closed {
+		h.Lease, h.Beat = milliseconds(ttl), a.stored+1
+	}
 	data, err := json.Marshal(h)
 	if err != nil {
 		return err
@@ -37,9 +42,14 @@ func (a *appender) publish(seq uint64, closed bool) error {
 		return err
 	}
 	a.wrote = now.Round(0)
+	if closed {
+		a.s.leases.lost()
+	} else {
+		a.s.leases.renewed(a.node(), a.writing, ttl, spell)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.head, a.stored, a.stale = h, a.stored+1, false
+	a.head, a.stored, a.stale, a.started = h, a.stored+1, false, a.writing
 	return nil
 }
 
@@ -48,12 +58,12 @@ func (a *appender) publish(seq uint64, closed bool) error {
 // nothing behind.
 func (a *appender) beatNow(closed bool) error {
 	a.mu.Lock()
-	stale, h, stored := a.stale, a.head, a.stored
+	stale, h, stored, started := a.stale, a.head, a.stored, a.started
 	a.mu.Unlock()
 	switch due := a.s.opt.Now().Round(0).Sub(a.wrote) >= a.s.tune.heartbeat; {
 	case closed && stored == 0:
 		return nil // nobody knows of this node
-	case !closed && !stale && !due:
+	case !closed && !stale && !due && !a.s.leaseDue(h, stored, started):
 		return nil
 	}
 	a.trimVoids()
@@ -70,6 +80,13 @@ func (a *appender) trimVoids() {
 	for len(a.voids) > 0 && a.voids[0][1] <= a.s.view.manifest.Vector[a.node()] {
 		a.voids = a.voids[1:]
 	}
+}
+
+// begun is when the writing of the last head that is stored began.
+func (a *appender) begun() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.started
 }
 
 // beat sees to a fresh head, and to what is pending.

@@ -126,8 +126,12 @@ func (s *Store) readFile(ctx context.Context, key string, place fileHeader) (rec
 // long that the logs are gone. What the snapshot does not know any more was deleted so long
 // ago that the deletion itself is forgotten.
 func (s *Store) reload(ctx context.Context, m *manifest) error {
-	s.view.reloading.Lock()
-	defer s.view.reloading.Unlock()
+	select {
+	case s.view.reloading <- struct{}{}:
+		defer func() { <-s.view.reloading }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	if !s.view.behind(m) {
 		return nil
 	}

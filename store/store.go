@@ -134,6 +134,7 @@ type Store struct {
 	appender                *appender
 	view                    view
 	compaction              compaction
+	leases                  leases
 
 	//nolint:containedctx // the life of the store, which no single call owns
 	ctx     context.Context
@@ -163,6 +164,7 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 	s.problems.log, s.problems.now = opt.Logger, opt.Now
 	s.refs.init()
 	s.view.init()
+	s.leases.init()
 	s.appender = newAppender(s)
 	s.counters = newCounters(s)
 	if err := s.load(ctx); err != nil {
@@ -238,6 +240,9 @@ func (s *Store) SetInterval(d time.Duration) {
 		}
 	}
 }
+
+// Interval is Options.Interval, as it is now.
+func (s *Store) Interval() time.Duration { return time.Duration(s.interval.Load()) }
 
 // Get returns a record that is not deleted.
 func (s *Store) Get(ref Ref) (Record, bool) {

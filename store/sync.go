@@ -69,6 +69,7 @@ const readingFails = "storage: reading"
 
 // follow looks at all heads, and reads what is new. It runs once at a time.
 func (s *Store) follow(ctx context.Context) error {
+	started := time.Now()
 	self, written := s.appender.written() // before the listing, which must show it then
 	listed, err := s.disk.children(ctx, s.disk.key("nodes"))
 	if err == nil {
@@ -79,6 +80,7 @@ func (s *Store) follow(ctx context.Context) error {
 	}
 	switch {
 	case err == nil:
+		s.view.looked(started)
 		s.problems.solved(readingFails)
 	case ctx.Err() == nil:
 		s.problems.report(readingFails, fmt.Sprintf("the storage can't be read, so what is in memory is served: %v", err))
@@ -114,23 +116,27 @@ func (s *Store) followAll(ctx context.Context, listed []string, self string) err
 // followNode reads one node's head, and what is new in its log.
 func (s *Store) followNode(ctx context.Context, node string) error {
 	key := s.disk.key("nodes", node, "head")
+	seen := look{started: time.Now()}
 	data, err := s.disk.load(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
-		s.view.saw(node, head{}, true) // its first batch is on the way, or it died there
+		seen.headless = true
+		s.view.saw(node, head{}, seen) // its first batch is on the way, or it died there
 		return nil
 	}
 	if err != nil {
 		return err
 	}
+	seen.content = string(data)
 	h, err := decodeHead(data)
 	if err != nil {
+		seen.guessed = true
 		if h, err = s.guessHead(ctx, node, key, err); err != nil {
 			return err
 		}
 	} else {
 		s.problems.solved(key)
 	}
-	s.view.saw(node, h, false)
+	s.view.saw(node, h, seen)
 	for seq := s.view.seq(node) + 1; seq <= h.Seq; seq = max(seq, s.view.seq(node)) + 1 {
 		if h.void(seq) {
 			s.view.skip(node, seq)

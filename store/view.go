@@ -26,18 +26,28 @@ type view struct {
 	wiped bool
 	// failed counts how often the storage failed at a file.
 	failed map[string]int
+	// listed is when the last listing of the nodes began, and strangers are nodes without
+	// files that somebody asked for, and when.
+	listed    time.Time
+	strangers map[string]time.Time
 	// open: everything has been read once.
 	open bool
 
-	reloading sync.Mutex
+	reloading chan struct{} // holds one while somebody does
 }
 
 type nodeState struct {
 	head head
 	// changed is when the head was last seen to be another than before.
 	changed time.Time
-	// headless: there is a folder, but no head.
-	headless bool
+	// headless: there is a folder, but no head. guessed: the head can't be read.
+	headless, guessed bool
+	// content is the head as it was read, changed (by the monotonic clock) when that was first
+	// seen, and looked the begin of the last look that found it so.
+	content string
+	looked  time.Time
+	// steady: it has changed under our eyes.
+	steady bool
 }
 
 // batchMeta is what a snapshot must know of a batch: which slots it touched.
@@ -60,6 +70,7 @@ func (v *view) init() {
 	v.known, v.nodes = make(map[string]uint64), make(map[string]*nodeState)
 	v.tails, v.holes = make(map[string][]batchMeta), make(map[string]*hole)
 	v.failed, v.floor = make(map[string]int), make(map[string]uint64)
+	v.strangers, v.reloading = make(map[string]time.Time), make(chan struct{}, 1)
 }
 
 // again says whether a file that the storage failed to give is to be asked for again before
@@ -169,19 +180,28 @@ func (v *view) behind(m *manifest) bool {
 	return false
 }
 
+// look is what was found where a node's head is.
+type look struct {
+	started           time.Time
+	content           string
+	headless, guessed bool
+}
+
 // saw notes a node's head.
-func (v *view) saw(node string, h head, headless bool) {
+func (v *view) saw(node string, h head, l look) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	st := v.nodes[node]
 	if st == nil {
-		st = &nodeState{changed: time.Now()}
+		st = &nodeState{changed: time.Now(), content: l.content}
 		v.nodes[node] = st
+	} else if st.content != l.content {
+		st.changed, st.content, st.steady = time.Now(), l.content, true
 	}
-	if st.head.Seq != h.Seq || !st.head.Time.Equal(h.Time) || st.head.Closed != h.Closed {
-		st.changed = time.Now()
+	if l.guessed && h.Lease == 0 {
+		h.Lease = st.head.Lease
 	}
-	st.head, st.headless = h, headless
+	st.head, st.headless, st.guessed, st.looked = h, l.headless, l.guessed, l.started
 }
 
 // done says that a node has ended and all of it is known, so that its head need not be read.
