@@ -8,7 +8,8 @@ import (
 	"github.com/caddy-message-api/caddy-message-api/store"
 )
 
-// Accept accepts a pending subscription, and makes the key that its plan wants.
+// Accept accepts a pending subscription, and makes the key that its plan wants. Where the
+// subscription is accepted or paused, it accepts the configuration that was proposed for it.
 func (r *Registry) Accept(ctx context.Context, by, id string, req AcceptRequest, when ...IfVersion) (Subscription, *NewKey, error) {
 	now := r.now()
 	before, there := r.Subscription(id)
@@ -17,6 +18,10 @@ func (r *Registry) Accept(ctx context.Context, by, id string, req AcceptRequest,
 	}
 	if err := stale("subscription", version(when), before.Version); err != nil {
 		return Subscription{}, nil, err
+	}
+	if before.proposes() {
+		sub, err := r.acceptProposal(ctx, by, id, req, when)
+		return sub, nil, err
 	}
 	if err := accept.on(before.Status); err != nil {
 		return Subscription{}, nil, err
@@ -72,6 +77,10 @@ func (r *Registry) acceptable(sub *Subscription, req *AcceptRequest, now time.Ti
 	if req.Key != "" && info.Kind != kindAPIKey {
 		c.add("key", "the plan %q is of kind %s, which has no keys", sub.Plan, info.Kind)
 	}
+	if len(c) == 0 && info.pushes() {
+		_, err = r.open(sub.ID, sub.Sealed)
+		return info, err
+	}
 	return info, c.err("the acceptance")
 }
 
@@ -83,8 +92,12 @@ func given(asked, there time.Time) time.Time {
 	return asked
 }
 
-// Reject rejects a pending subscription.
+// Reject rejects a pending subscription. Where the subscription is accepted or paused, it
+// rejects the configuration that was proposed for it.
 func (r *Registry) Reject(ctx context.Context, by, id, reason string, when ...IfVersion) (Subscription, error) {
+	if sub, there := r.Subscription(id); there && sub.proposes() {
+		return r.rejectProposal(ctx, by, id, reason, when)
+	}
 	return r.act(ctx, reject, by, id, reason, when)
 }
 
@@ -153,27 +166,34 @@ func (s Subscription) become(tx *store.Tx, to Status, by, reason string, now tim
 	case Closed:
 		s.ClosedAt = now
 	}
+	if !to.Live() {
+		s.bury()
+	}
 	version, err := put(tx, subscriptionRef(s.ID), s)
 	s.Version = version
 	return s, err
 }
 
-// UpdateSubscription changes dates, limits and metadata of a live subscription. Its keys end
-// with it at the latest, as before.
+// UpdateSubscription changes dates, limits, metadata and consumer configuration of a live
+// subscription. Its keys end with it at the latest, as before.
 func (r *Registry) UpdateSubscription(ctx context.Context, by, id string, version uint64, patch SubscriptionPatch) (after Subscription, err error) {
+	consumer, err := r.newConsumer(ctx, by, id, version, patch.Consumer)
+	if err != nil {
+		return Subscription{}, err
+	}
 	err = r.update(ctx, "changing the subscription", []store.Ref{subscriptionRef(id)}, func(tx *store.Tx) error {
 		sub, err := find(tx, subscriptionRef(id), readSubscription)
 		if err != nil {
 			return err
 		}
-		if err := stale("subscription", version, sub.Version); err != nil {
+		if err := sub.changeable(version); err != nil {
 			return err
-		}
-		if !sub.Status.Live() {
-			return conflict("a subscription that is %s cannot be changed: %s", sub.Status, hints[sub.Status])
 		}
 		now := r.now()
 		if err := patch.apply(&sub, now); err != nil {
+			return err
+		}
+		if err := consumer(&sub, now); err != nil {
 			return err
 		}
 		sub.UpdatedAt, sub.UpdatedBy = now, by
@@ -185,6 +205,17 @@ func (r *Registry) UpdateSubscription(ctx context.Context, by, id string, versio
 		return Subscription{}, err
 	}
 	return after, nil
+}
+
+// changeable checks that a subscription of this version may be changed.
+func (s *Subscription) changeable(version uint64) error {
+	if err := stale("subscription", version, s.Version); err != nil {
+		return err
+	}
+	if !s.Status.Live() {
+		return conflict("a subscription that is %s cannot be changed: %s", s.Status, hints[s.Status])
+	}
+	return nil
 }
 
 func (p SubscriptionPatch) apply(sub *Subscription, now time.Time) error {

@@ -23,14 +23,16 @@ const (
 	reviewEvery = 10 * time.Minute
 )
 
-// deadline is when a subscription or key ends, unless that has been changed since.
+// deadline is when a subscription or key ends, or a push subscription begins, unless that has
+// been changed since.
 type deadline struct {
-	at  time.Time
-	id  string
-	key bool
+	at    time.Time
+	id    string
+	key   bool
+	begin bool
 }
 
-// clock is the one timer for all that will expire. A deadline that is moved stays in it and
+// clock is the one timer for all that will expire or begin. A deadline that is moved stays in it and
 // is found out of date when its time comes.
 type clock struct {
 	mu   sync.Mutex
@@ -132,38 +134,44 @@ func (r *Registry) tidy(ctx context.Context) {
 		case <-sweep.C:
 			waiting = false
 			if err := r.sweep(ctx); err != nil {
-				r.complain(err)
+				r.complain(ctx, err)
 				sweep.Reset(jitter(sweepDelay))
 				waiting = true
 			}
 		case <-review.C:
-			r.complain(r.review(ctx))
+			r.complain(ctx, r.review(ctx))
 			review.Reset(jitter(reviewEvery))
 		}
 	}
 }
 
-func (r *Registry) complain(err error) {
-	if err != nil && r.opts.OnError != nil {
+// complain tells what went wrong, but for what Close broke off: another node, or the next
+// start, does it.
+func (r *Registry) complain(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil && r.opts.OnError != nil {
 		r.opts.OnError(err)
 	}
 }
 
-// expire ends what is over. Deadlines that have been moved later come in again.
-func (x *index) expire(over []deadline, now time.Time) []Ended {
+// expire ends what is over, and says whether that concerns push subscriptions, of which some
+// may begin instead. Deadlines that have been moved later come in again.
+func (x *index) expire(over []deadline, now time.Time) (ended []Ended, pushed bool) {
 	if len(over) == 0 {
-		return nil
+		return nil, false
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, d := range over {
-		if d.key {
+		switch {
+		case d.key:
 			x.expireKey(d.id, now)
-		} else {
+		case d.begin:
+			x.pushed = true // whether it really begins is for Pushed to say
+		default:
 			x.expireSubscription(d.id, now)
 		}
 	}
-	return x.takeEnded()
+	return x.takeEnded(), x.takePushed()
 }
 
 func (x *index) expireSubscription(id string, now time.Time) {
@@ -176,6 +184,7 @@ func (x *index) expireSubscription(id string, now time.Time) {
 		return
 	}
 	x.end(e, s, "the subscription has expired", true)
+	x.pushed = x.pushed || s.push != nil
 	x.mustClose(e)
 }
 

@@ -1,6 +1,7 @@
 package subscriptions
 
 import (
+	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -29,6 +30,8 @@ type hasher struct {
 	// name tells secrets apart.
 	name string
 	pool sync.Pool
+	// aead seals under a key that is derived from the secret, once somebody needs it.
+	aead func() (cipher.AEAD, error)
 }
 
 // workspace is what one hash takes, kept so that a request allocates nothing.
@@ -44,6 +47,7 @@ func newHasher(secret []byte) *hasher {
 	return &hasher{
 		name: hex.EncodeToString(name[:8]),
 		pool: sync.Pool{New: func() any { return &workspace{mac: hmac.New(sha256.New, secret)} }},
+		aead: sync.OnceValues(func() (cipher.AEAD, error) { return newAEAD(secret) }),
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,8 @@ type world struct {
 	plans map[planName]PlanInfo
 	ended []Ended
 	now   time.Time // zero: the real time
+
+	pushes atomic.Int64 // how often OnPush was called
 }
 
 // The plans that every world has.
@@ -46,6 +49,9 @@ var somePlans = map[planName]PlanInfo{
 	{"orders", "terms"}:      {Kind: "api_key", Validation: "auto", Stage: "published", Conditions: "r2"},
 	{"bills", "auto"}:        {Kind: "api_key", Validation: "auto", Stage: "published"},
 	{"old", "auto"}:          {Kind: "api_key", Validation: "auto", Stage: "published", Deprecated: true},
+	{"orders", "hooks"}:      {Kind: "push", Validation: "auto", Stage: "published", Consumer: someConsumer},
+	{"orders", "reviewed"}:   {Kind: "push", Validation: "manual", Stage: "published", Consumer: someConsumer},
+	{"orders", "away"}:       {Kind: "push", Validation: "auto", Stage: "published"},
 }
 
 func openStore(t *testing.T, storage certmagic.Storage) *store.Store {
@@ -99,6 +105,7 @@ func newWorldOn(t *testing.T, s *store.Store, change ...func(*Options)) *world {
 			defer w.mu.Unlock()
 			w.ended = append(w.ended, e)
 		},
+		OnPush:  func() { w.pushes.Add(1) },
 		OnError: func(err error) { t.Errorf("in the background: %v", err) },
 	}
 	for _, f := range change {

@@ -37,9 +37,11 @@ type index struct {
 	hashedWith map[string]int
 	problems   map[store.Ref]string
 
-	// ended and times are gathered while changes are applied, and told without the lock.
-	ended   []Ended
-	times   []deadline
+	// ended, times and pushed are gathered while changes are applied, and told without the lock.
+	ended []Ended
+	times []deadline
+	// pushed says that something about push subscriptions has changed.
+	pushed  bool
 	loading bool
 }
 
@@ -74,6 +76,9 @@ type subState struct {
 	starts, ends time.Time
 	since        time.Time
 	limits       *plans.Limits
+	// push is the whole subscription, if it is one with a consumer configuration: so
+	// Pushed decodes nothing. It is replaced, never changed.
+	push *Subscription
 }
 
 // keyEntry is a key. But for open it is replaced, never changed.

@@ -20,7 +20,7 @@ func (x *index) applySubscription(rec store.Record, now time.Time) error {
 	if !rec.Deleted {
 		next, created, err = x.readSubscription(rec)
 	}
-	if old != nil && (next == nil || old.plan != next.plan || old.app != next.app || !created.Equal(e.created)) {
+	if old != nil && (next == nil || !old.alike(next) || !created.Equal(e.created)) {
 		x.take(e, old)
 		old = nil
 	}
@@ -30,7 +30,9 @@ func (x *index) applySubscription(rec store.Record, now time.Time) error {
 			e.created = created
 			x.place(e, next)
 		}
-		next.plan.choose(next.app, e, next.status.Live())
+		if next.push == nil {
+			next.plan.choose(next.app, e, next.status.Live())
+		}
 		next.plan.count(old, next)
 	}
 	x.judge(e, was, next, now)
@@ -50,15 +52,34 @@ func (x *index) readSubscription(rec store.Record) (*subState, time.Time, error)
 	if sub.API == "" || sub.Plan == "" || sub.Application == "" {
 		return nil, time.Time{}, errors.New("the record is damaged: it names no API, no plan or no application")
 	}
-	return &subState{
+	state := &subState{
 		plan: x.plan(sub.API, sub.Plan), app: x.app(sub.Application), status: sub.Status,
 		starts: sub.Starts, ends: sub.Ends, since: sub.Since(), limits: sub.Limits,
-	}, sub.CreatedAt.Truncate(time.Millisecond), nil // what a Cursor says
+	}
+	if sub.Consumer != nil || sub.Sealed != nil {
+		sub.ID, sub.Version = rec.ID, rec.Version
+		state.push = &sub
+	}
+	return state, sub.CreatedAt.Truncate(time.Millisecond), nil // what a Cursor says
+}
+
+// alike says that a subscription of either state is in the same lists.
+func (s *subState) alike(next *subState) bool {
+	return s.plan == next.plan && s.app == next.app && (s.push == nil) == (next.push == nil) && s.pushes() == next.pushes()
+}
+
+// lists are those that a subscription is in.
+func (x *index) lists(s *subState) []*ordered {
+	lists := []*ordered{&x.all, x.api(s.plan.api), &s.plan.subs, &s.app.subs}
+	if s.pushes() {
+		lists = append(lists, &s.plan.push)
+	}
+	return lists
 }
 
 // place puts a subscription into the lists.
 func (x *index) place(e *subEntry, s *subState) {
-	for _, list := range []*ordered{&x.all, x.api(s.plan.api), &s.plan.subs, &s.app.subs} {
+	for _, list := range x.lists(s) {
 		if x.loading {
 			list.append(e)
 		} else {
@@ -69,13 +90,15 @@ func (x *index) place(e *subEntry, s *subState) {
 
 // take takes it out again.
 func (x *index) take(e *subEntry, s *subState) {
-	for _, list := range []*ordered{&x.all, x.api(s.plan.api), &s.plan.subs, &s.app.subs} {
+	for _, list := range x.lists(s) {
 		if x.loading {
 			list.sort()
 		}
 		list.remove(e)
 	}
-	s.plan.drop(s.app, e)
+	if s.push == nil {
+		s.plan.drop(s.app, e)
+	}
 	s.plan.count(s, nil)
 }
 
@@ -88,17 +111,21 @@ func (x *index) loaded() {
 	}
 	for _, p := range x.plans {
 		p.subs.sort()
+		p.push.sort()
 	}
 	for _, a := range x.apps {
 		a.subs.sort()
 	}
 	slices.Sort(x.names)
-	x.ended = nil // nothing runs yet
+	x.ended, x.pushed = nil, false // nothing runs yet
 }
 
-// judge ends a subscription that lets in no more, and notes when it will end.
+// judge ends a subscription that lets in no more, and notes when it will begin and end.
 func (x *index) judge(e *subEntry, old, next *subState, now time.Time) {
 	delete(x.due, e)
+	if old != nil && old.push != nil || next != nil && next.push != nil {
+		x.pushed = true
+	}
 	if next == nil {
 		if old != nil {
 			x.end(e, old, "the subscription was removed", false)
@@ -130,6 +157,9 @@ func (x *index) judge(e *subEntry, old, next *subState, now time.Time) {
 	}
 	if next.expires(now) && (old == nil || !old.expires(now) || !old.ends.Equal(next.ends)) {
 		x.times = append(x.times, deadline{at: next.ends, id: e.id})
+	}
+	if next.begins(now) && (old == nil || !old.begins(now) || !old.starts.Equal(next.starts)) {
+		x.times = append(x.times, deadline{at: next.starts, id: e.id, begin: true})
 	}
 }
 

@@ -29,6 +29,7 @@ func describe(x *index) []string {
 	}
 	for name, p := range x.plans {
 		list("plan "+name.api+" "+name.plan, &p.subs)
+		list("push "+name.api+" "+name.plan, &p.push)
 		if p.alive != 0 {
 			say("alive %v %d", name, p.alive)
 		}
@@ -53,7 +54,7 @@ func describe(x *index) []string {
 	}
 	for _, e := range x.subs {
 		if s := e.state.Load(); s != nil {
-			say("sub %s %s %s %s %s %s", e.id, s.plan.plan, s.app.id, s.status, s.starts.UTC(), s.ends.UTC())
+			say("sub %s %s %s %s %s %s %v", e.id, s.plan.plan, s.app.id, s.status, s.starts.UTC(), s.ends.UTC(), s.push != nil)
 			keys := []string{}
 			for _, k := range e.keys {
 				keys = append(keys, k.id)
@@ -148,8 +149,12 @@ func anyChange(random *rand.Rand, now time.Time) (store.Ref, any) {
 		}
 		return keyRef("key" + strings.Repeat("x", int(hash[0]))), key
 	}
+	var sealed *Sealed
+	if one(3) == 0 {
+		sealed = &Sealed{Key: "a", Data: []byte{1}}
+	}
 	return subscriptionRef(sub), Subscription{
-		API: fmt.Sprint("api", one(2)), Plan: fmt.Sprint("plan", one(2)), Application: app,
+		Sealed: sealed, API: fmt.Sprint("api", one(2)), Plan: fmt.Sprint("plan", one(2)), Application: app,
 		Status: []Status{Pending, Accepted, Accepted, Paused, Closed, Rejected}[one(6)],
 		Starts: dates[one(4)], Ends: dates[one(4)], CreatedAt: now.Add(-time.Duration(one(3)) * time.Minute),
 	}

@@ -236,7 +236,13 @@ func (x *index) takeTimes() []deadline {
 	return times
 }
 
-// report lists what is wrong. secret is the name of the secret in use.
+func (x *index) takePushed() bool {
+	pushed := x.pushed
+	x.pushed = false
+	return pushed
+}
+
+// report lists what is wrong, in no order. secret is the name of the secret in use.
 func (x *index) report(secret string) []Problem {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -258,6 +264,5 @@ func (x *index) report(secret string) []Problem {
 		}
 		p.mu.RUnlock()
 	}
-	slices.SortFunc(list, func(a, b Problem) int { return strings.Compare(a.Path+a.Detail, b.Path+b.Detail) })
 	return list
 }

@@ -9,7 +9,7 @@ import (
 
 // Merge decides about a record that is imported, for the import of the store. What is final
 // stays final: an archived application, a closed subscription and a revoked key do not come
-// back to life with an old backup. An error is the reason for leaving the record out. Records
+// back to life with an old backup, and nothing secret is kept of what is over. An error is the reason for leaving the record out. Records
 // of other kinds are taken as they come.
 func Merge(old *store.Record, in store.Record) (store.Record, error) {
 	if in.Deleted {
@@ -27,6 +27,9 @@ func Merge(old *store.Record, in store.Record) (store.Record, error) {
 		return merge(old, in, readSubscription, func(was, sub *Subscription) error {
 			if was.Status != "" && !was.Status.Live() && sub.Status.Live() {
 				sub.Status, sub.Reason, sub.ClosedAt, sub.ProcessedAt = was.Status, was.Reason, was.ClosedAt, was.ProcessedAt
+			}
+			if !sub.Status.Live() {
+				sub.bury()
 			}
 			return nil
 		})

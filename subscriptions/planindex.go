@@ -10,13 +10,15 @@ import (
 // plan that is configured asks it.
 type planIndex struct {
 	api, plan string
-	// subs and alive are under the index's lock.
+	// subs, push and alive are under the index's lock. push are the live subscriptions with a
+	// consumer configuration.
 	subs  ordered
+	push  ordered
 	alive int
 
 	mu sync.RWMutex
 	// current is the subscription that counts for each application: the live one, else the
-	// last.
+	// last. Push subscriptions don't: nobody comes in by them, and there may be several.
 	current map[*appEntry]*subEntry
 	// spare are further live ones of an application. There are none, unless two nodes that
 	// did not see each other made them, or an import brought them.
@@ -110,6 +112,12 @@ func (e *subEntry) live() bool {
 }
 
 func (s *subState) expired(now time.Time) bool { return !s.ends.IsZero() && !now.Before(s.ends) }
+
+// pushes says that there may be something to push for it.
+func (s *subState) pushes() bool { return s.push != nil && s.status.Live() }
+
+// begins says that the clock has to tell when it begins.
+func (s *subState) begins(now time.Time) bool { return s.pushes() && now.Before(s.starts) }
 
 // expires says that the clock has to look at it some time.
 func (s *subState) expires(now time.Time) bool {

@@ -2,10 +2,13 @@ package subscriptions
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +42,16 @@ type PlanInfo struct {
 	// Conditions is the revision of the general conditions that a consumer agrees to; empty
 	// is none.
 	Conditions string
+	// Consumer checks the consumer configuration that is asked for; nil unless the plan
+	// pushes. old is the whole of the one in force, also where another one is proposed
+	// already, or nil where there is none that can be read. whole is what is to be kept, and
+	// shown what may be seen of it. Problems are all that is wrong with asked, by the path of
+	// the member in it. An error means that it can't be asked now. It must answer from memory.
+	Consumer func(old, asked json.RawMessage) (whole, shown json.RawMessage, problems []Problem, err error)
 }
+
+// pushes says that subscriptions to the plan have a consumer configuration.
+func (p *PlanInfo) pushes() bool { return p.Kind == kindPush || p.Consumer != nil }
 
 // Ended is a right that ended while sessions may be running on it.
 type Ended struct {
@@ -54,9 +66,12 @@ type Ended struct {
 
 // Options are how a registry works.
 type Options struct {
-	// KeySecret is what keys are hashed with, of at least 32 bytes, the same on every node.
-	// Keys made under another one let nobody in. Default: one is made with the first key, and
-	// kept in the store.
+	// KeySecret is what keys are hashed with, and what consumer configurations are sealed
+	// under, of at least 32 bytes, the same on every node. Keys made under another one let
+	// nobody in, and configurations sealed under another one can't be used. Default: one is
+	// made with the first key or configuration, and kept in the store, which protects sealed
+	// configurations from being shown by accident, and from nobody who reads all of the
+	// storage or a backup.
 	KeySecret []byte
 	// CustomKeys allows keys that somebody thought out. How hard one is to guess is then
 	// that somebody's business.
@@ -72,6 +87,10 @@ type Options struct {
 	// OnEnd is told when a right has ended, by whatever node. It must not wait, nor change
 	// subscriptions.
 	OnEnd func(Ended)
+	// OnPush is told that what Pushed or ConsumerOf answer may have changed, of whatever
+	// subscription, by whatever node or by time. It is not told of what there is when the
+	// registry is made. It must not wait, nor change subscriptions.
+	OnPush func()
 	// OnError is told what went wrong in the background, where nobody waits for an answer:
 	// that expired subscriptions could not be closed yet.
 	OnError func(error)
@@ -157,17 +176,22 @@ func (r *Registry) changed(changes []store.Change) {
 		}
 		if c.New.Kind == KindSecret {
 			r.learnSecret(*c.New)
+			r.index.pushed = true // what could not be opened may be now
 			continue
 		}
 		r.index.apply(*c.New, now)
 	}
-	ended, times := r.index.takeEnded(), r.index.takeTimes()
+	ended, times, pushed := r.index.takeEnded(), r.index.takeTimes(), r.index.takePushed()
 	r.index.mu.Unlock()
 	r.clock.add(times...)
-	r.tell(ended)
+	r.tell(ended, pushed)
 }
 
-func (r *Registry) tell(ended []Ended) {
+// tell says what ended, and whether something about push subscriptions has changed.
+func (r *Registry) tell(ended []Ended, pushed bool) {
+	if pushed && r.opts.OnPush != nil {
+		r.opts.OnPush()
+	}
 	if r.opts.OnEnd == nil {
 		return
 	}
@@ -190,13 +214,16 @@ func (r *Registry) learnSecret(rec store.Record) {
 	r.hasher.Store(h)
 }
 
-// Problems are records that can't be used, and keys that let nobody in.
+// Problems are records that can't be used, keys that let nobody in, and consumer
+// configurations that can't be opened.
 func (r *Registry) Problems() []Problem {
 	name := ""
 	if h := r.hasher.Load(); h != nil {
 		name = h.name
 	}
-	return r.index.report(name)
+	list := append(r.index.report(name), r.unopened()...)
+	slices.SortFunc(list, func(a, b Problem) int { return strings.Compare(a.Path+a.Detail, b.Path+b.Detail) })
+	return list
 }
 
 // Directory returns whom the subscriptions of a plan let in. It is good for as long as the

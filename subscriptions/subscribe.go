@@ -12,13 +12,15 @@ import (
 const (
 	kindKeyless = "keyless"
 	kindAPIKey  = "api_key"
+	kindPush    = "push"
 )
 
 // byClient says that a plan of this kind knows its clients by their client ids.
 func byClient(kind string) bool { return kind == "jwt" || kind == "oauth2" }
 
 // Subscribe asks for a subscription. Where the plan validates by itself it is accepted at
-// once, and the key that the plan wants is made with it.
+// once, and the key that the plan wants is made with it. The Subscription of a plan that
+// pushes has the configuration as it was made in NewConsumer, this once.
 func (r *Registry) Subscribe(ctx context.Context, by string, req SubscribeRequest) (Subscription, *NewKey, error) {
 	now := r.now()
 	if err := r.checkRequest(&req, now); err != nil {
@@ -36,6 +38,9 @@ func (r *Registry) Subscribe(ctx context.Context, by string, req SubscribeReques
 		ID: newID(now), API: req.API, Plan: req.Plan, Application: req.Application, Status: Pending,
 		Starts: utc(req.Starts), Ends: utc(req.Ends), CreatedAt: now, UpdatedAt: now, UpdatedBy: by,
 		Limits: noLimits(req.Limits), Metadata: req.Metadata, Message: req.Message, ConditionsAccepted: req.ConditionsAccepted,
+	}
+	if err := r.firstConsumer(ctx, &sub, info, req.Consumer); err != nil {
+		return Subscription{}, nil, err
 	}
 	var key *NewKey
 	if info.Validation == "auto" {
@@ -82,6 +87,7 @@ func subscribable(req *SubscribeRequest, info PlanInfo) error {
 	} else if req.Key != "" && info.Validation != "auto" {
 		c.add("key", "subscriptions to this plan are accepted by somebody: give the key then")
 	}
+	c.consumer(req.Consumer, req.Plan, info)
 	if info.Conditions != "" && req.ConditionsAccepted != info.Conditions {
 		c.add("conditions_accepted", "the plan %q has general conditions: accept their revision %q", req.Plan, info.Conditions)
 	}
@@ -111,6 +117,9 @@ func (r *Registry) maySubscribe(tx *store.Tx, sub *Subscription, info PlanInfo) 
 	}
 	if err := mayUse(&app, info, sub.Plan); err != nil {
 		return err
+	}
+	if info.pushes() {
+		return nil // each has its own callback
 	}
 	if other := r.index.liveSubscription(sub.API, sub.Plan, sub.Application); other != "" && other != sub.ID {
 		return conflict("the application %q has a live subscription to the plan %q already: %s", sub.Application, sub.Plan, other)

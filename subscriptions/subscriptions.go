@@ -4,6 +4,7 @@
 package subscriptions
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
@@ -92,8 +93,37 @@ type Subscription struct {
 	// ConditionsAccepted is the revision of the general conditions that the consumer agreed
 	// to.
 	ConditionsAccepted string `json:"conditions_accepted,omitempty"`
+	// Consumer is what may be seen of the consumer configuration in force, of a push
+	// subscription. It has no secret in it. One that is pending has what was asked for, and
+	// one that is over what it had last.
+	Consumer json.RawMessage `json:"consumer,omitempty"`
+	// Sealed is the whole of that configuration. One that is over has none.
+	Sealed *Sealed `json:"sealed,omitempty"`
+	// Proposed is a configuration that waits for somebody to accept it. Consumer is in force
+	// until then.
+	Proposed *Proposal `json:"proposed,omitempty"`
+	// NewConsumer is the whole configuration as it was just made, secrets and all, where none
+	// was there before from which it took them. It is shown this once: it is in what the
+	// change returns, and in no other Subscription.
+	NewConsumer json.RawMessage `json:"-"`
 	// Version is the store's. It grows with every change.
 	Version uint64 `json:"-"`
+}
+
+// Proposal is a consumer configuration that was asked for in the place of the one in force.
+type Proposal struct {
+	// Consumer is what may be seen of it. It has no secret in it.
+	Consumer json.RawMessage `json:"consumer"`
+	Sealed   *Sealed         `json:"sealed"`
+	At       time.Time       `json:"at"`
+	By       string          `json:"by"`
+}
+
+// Format keeps NewConsumer out of logs and errors.
+func (s Subscription) Format(f fmt.State, verb rune) {
+	type plain Subscription
+	s.NewConsumer = nil
+	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), plain(s))
 }
 
 // Since is when the subscription began, or will begin: when it starts, or was accepted.
@@ -166,9 +196,13 @@ type SubscribeRequest struct {
 	// Key is a custom key, for a plan that accepts by itself. Otherwise it is given to
 	// Accept.
 	Key string
+	// Consumer is the consumer configuration, a JSON object of at most 16 KiB. A plan that
+	// pushes wants one, and no other plan takes one.
+	Consumer json.RawMessage
 }
 
-// AcceptRequest accepts a subscription.
+// AcceptRequest accepts a subscription, or the configuration that was proposed for one. In
+// that case there is nothing to say but the reason.
 type AcceptRequest struct {
 	// Starts and Ends stand in the place of what was asked for, unless they are zero.
 	Starts, Ends time.Time
@@ -185,6 +219,11 @@ type SubscriptionPatch struct {
 	Limits *plans.Limits
 	// Metadata is replaced as a whole; an empty one removes all.
 	Metadata map[string]string
+	// Consumer asks for another consumer configuration; the plan decides what of the old one
+	// stays where nothing is said of it. It is in force at once where the subscription is
+	// pending or the plan validates by itself; otherwise it is proposed, in the place of what
+	// was proposed before.
+	Consumer json.RawMessage
 }
 
 // KeyRequest asks for a further key.

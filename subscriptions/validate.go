@@ -20,6 +20,7 @@ const (
 	maxMetadata     = 32
 	maxMetadataName = 64
 	maxMetadataText = 1024
+	maxConsumer     = 16 << 10
 	// maxLiveKeys is how many keys of a subscription can be good at a time.
 	maxLiveKeys = 20
 )
