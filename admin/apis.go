@@ -13,7 +13,7 @@ import (
 )
 
 func (s *Server) routes() []route {
-	return slices.Concat(s.apiRoutes(), s.planRoutes(), s.applicationRoutes(), s.subscriptionRoutes(), s.keyRoutes(), s.nodeRoutes())
+	return slices.Concat(s.apiRoutes(), s.planRoutes(), s.applicationRoutes(), s.subscriptionRoutes(), s.deliveryRoutes(), s.keyRoutes(), s.nodeRoutes())
 }
 
 func (s *Server) apiRoutes() []route {

@@ -39,6 +39,7 @@ type bench struct {
 	mu       sync.Mutex
 	sessions []Session
 	running  map[string]Running
+	pushed   *pushed
 }
 
 func newBench(t *testing.T) *bench {
@@ -48,7 +49,7 @@ func newBench(t *testing.T) *bench {
 
 func newBenchOn(t *testing.T, storage certmagic.Storage) *bench {
 	t.Helper()
-	b := &bench{T: t, running: map[string]Running{}, transport: new(http.Transport)}
+	b := &bench{T: t, running: map[string]Running{}, transport: new(http.Transport), pushed: newPushed()}
 	b.openStore(storage)
 	b.openRegistries()
 	audit, auditLog := observer.New(zap.InfoLevel)
@@ -109,8 +110,11 @@ func (b *bench) plan(api, plan string) (subscriptions.PlanInfo, error) {
 		return subscriptions.PlanInfo{}, fmt.Errorf("there is no plan %q of %q", plan, api)
 	}
 	info := subscriptions.PlanInfo{Kind: infos[i].Kind, Stage: string(infos[i].Stage), Deprecated: a.Deprecated, Validation: "auto"}
-	if plan == "manual" {
+	if strings.HasPrefix(plan, "manual") {
 		info.Validation = "manual"
+	}
+	if info.Kind == "push" {
+		info.Consumer = consumer
 	}
 	return info, nil
 }
@@ -139,6 +143,7 @@ func (b *bench) hooks() Hooks {
 			return len(b.sessions) < before
 		},
 		Store: StoreHooksOf(b.store, lifecycle.Merge),
+		Push:  b.pushed.hooks(),
 	}
 }
 
@@ -179,8 +184,11 @@ func definition(path string, plans ...string) string {
 	var list []string
 	for _, p := range plans {
 		kind := "api_key"
-		if p == "keyless" || p == "jwt" {
+		switch {
+		case p == "keyless" || p == "jwt":
 			kind = p
+		case strings.HasSuffix(p, "push"):
+			kind = "push"
 		}
 		list = append(list, fmt.Sprintf(`{"name":%q,"plan":{"type":%q}}`, p, kind))
 	}

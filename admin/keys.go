@@ -26,7 +26,7 @@ func (s *Server) listKeys(q *request) (reply, error) {
 		return reply{}, err
 	}
 	if _, ok := s.Subscriptions.Subscription(q.PathValue("id")); !ok {
-		return reply{}, noSuch("subscription", q.PathValue("id"))
+		return reply{}, s.noSubscription(q.PathValue("id"))
 	}
 	keys := convertEach(s.Subscriptions.Keys(q.PathValue("id")), showKey)
 	if w.after != "" {

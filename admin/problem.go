@@ -42,6 +42,7 @@ const (
 	Internal         = "internal"            // 500: the log says why
 	Unavailable      = "store-unavailable"   // 503: nothing was changed
 	Unknown          = "outcome-unknown"     // 504: it may have been changed
+	NoWebhooks       = "no-webhooks"         // 503: nobody here delivers to consumers
 )
 
 // Slug is the type without its prefix; empty for types that are not the admin API's.

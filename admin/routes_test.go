@@ -27,6 +27,8 @@ type operation struct {
 	silent bool
 	// long: its body has another bound.
 	long bool
+	// lines: it answers with lines.
+	lines bool
 }
 
 func saved(b *bench) []any {
@@ -99,6 +101,14 @@ func deletable(b *bench) []any {
 	return nil
 }
 
+func static(*bench) []any { return []any{audit} }
+
+// runs is a delivery that has not failed.
+func runs(b *bench) []any {
+	b.pushed.deliveries[0].State = DeliveryRunning
+	return static(b)
+}
+
 func archived(b *bench) []any {
 	b.application("app")
 	b.must(nil, http.MethodDelete, "applications/app", "")
@@ -161,6 +171,13 @@ var operations = []operation{
 	{method: "POST", path: "keys/%s/revoke", ready: keyed, ok: 200, missing: "keys/none/revoke", bad: unknownMember, etag: true},
 	{method: "POST", path: "keys/%s/renew", ready: keyed, ok: 201, missing: "keys/none/renew", conflict: revoked, bad: unknownMember, etag: true},
 	{method: "POST", path: "keys/%s/expire", body: `{"at":"2090-01-01T00:00:00Z"}`, ready: keyed, ok: 200, missing: "keys/none/expire", conflict: revoked, bad: `{}`, etag: true},
+
+	{method: "GET", path: "deliveries?api=orders&state=failed", ready: nothing, ok: 200},
+	{method: "GET", path: "subscriptions/%s/delivery", ready: static, ok: 200, missing: "subscriptions/none/delivery"},
+	{method: "POST", path: "subscriptions/%s/retry", body: `{"reason":"it is back"}`, ready: static, ok: 200, missing: "subscriptions/none/retry", conflict: runs, bad: unknownMember},
+	{method: "POST", path: "subscriptions/%s/test", body: `{"payload":{"a":1}}`, ready: static, ok: 200, missing: "subscriptions/none/test", bad: `{"content_type":"json"}`},
+	{method: "GET", path: "subscriptions/%s/dead_letters?limit=2", ready: static, ok: 200, missing: "subscriptions/none/dead_letters"},
+	{method: "POST", path: "subscriptions/%s/dead_letters/redeliver", body: `{"all":true}`, ready: static, ok: 200, missing: "subscriptions/none/dead_letters/redeliver", bad: `{}`, lines: true},
 
 	{method: "GET", path: "endpoints", ready: nothing, ok: 200},
 	{method: "GET", path: "sessions?api=a", ready: nothing, ok: 200},
@@ -238,7 +255,11 @@ func (o *operation) succeed(b *bench, path string) {
 	if o.method != http.MethodGet && !o.silent {
 		b.lastLine("done", "")
 	}
-	if (a.header.Get("Content-Type") == "application/json") != (o.ok != 204) || a.header.Get("Cache-Control") == "" {
+	want := "application/json"
+	if o.lines {
+		want = "application/x-ndjson"
+	}
+	if (a.header.Get("Content-Type") == want) != (o.ok != 204) || a.header.Get("Cache-Control") == "" {
 		b.Errorf("headers %v", a.header)
 	}
 	if o.ok == 201 && !strings.HasPrefix(a.header.Get("Location"), Prefix) {

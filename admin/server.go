@@ -46,6 +46,9 @@ type Hooks struct {
 	// EndSession ends a session, if there is one of that id.
 	EndSession func(id uint64) bool
 	Store      StoreHooks
+	// Push is about subscriptions whose consumers are called. What is nil in it is answered
+	// for with a 503.
+	Push PushHooks
 }
 
 // Server answers the admin API. It keeps nothing, so there may be several on the same
@@ -63,7 +66,7 @@ func (s *Server) SetLoggers(audit, log *zap.Logger) {
 	s.log.Store(cmp.Or(log, zap.NewNop()))
 }
 
-// New makes a server. Lifecycle, Subscriptions and every hook must be given.
+// New makes a server. Lifecycle, Subscriptions and every hook but those of Push must be given.
 func New(deps Deps) *Server {
 	if deps.By == nil {
 		deps.By = By

@@ -77,12 +77,17 @@ func showApplication(a subscriptions.Application) Application {
 }
 
 func showSubscription(s subscriptions.Subscription) Subscription {
-	return Subscription{
+	out := Subscription{
 		ID: s.ID, API: s.API, Plan: s.Plan, Application: s.Application, Status: string(s.Status), Reason: s.Reason, Message: s.Message,
 		Starts: s.Starts, Ends: s.Ends, CreatedAt: s.CreatedAt, ProcessedAt: s.ProcessedAt, ProcessedBy: s.ProcessedBy,
 		PausedAt: s.PausedAt, ClosedAt: s.ClosedAt, UpdatedAt: s.UpdatedAt, UpdatedBy: s.UpdatedBy,
-		Limits: showLimits(s.Limits), Metadata: s.Metadata, ConditionsAccepted: s.ConditionsAccepted, ETag: etagOf(s.Version),
+		Limits: showLimits(s.Limits), Metadata: s.Metadata, ConditionsAccepted: s.ConditionsAccepted,
+		Consumer: s.Consumer, ETag: etagOf(s.Version),
 	}
+	if p := s.Proposed; p != nil {
+		out.Proposed = &Proposed{Consumer: p.Consumer, At: p.At, By: p.By}
+	}
+	return out
 }
 
 // showKey leaves out the hash: it is of no use to anybody but the registry.

@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"maps"
 	"net/http"
 	"slices"
@@ -64,18 +65,22 @@ func (s *Server) listSubscriptions(q *request) (reply, error) {
 func (s *Server) getSubscription(q *request) (reply, error) {
 	one, ok := s.Subscriptions.Subscription(q.PathValue("id"))
 	if !ok {
-		return reply{}, noSuch("subscription", q.PathValue("id"))
+		return reply{}, s.noSubscription(q.PathValue("id"))
 	}
 	return subscriptionReply(one, nil), nil
 }
 
-// subscriptionReply shows the key that was made with the subscription, if there is one.
+// subscriptionReply shows the key that was made with the subscription, if there is one, and
+// its consumer configuration with all its secrets, if that was made.
 func subscriptionReply(one subscriptions.Subscription, key *subscriptions.NewKey) reply {
 	shown := showSubscription(one)
 	if key != nil {
 		shown.NewKey = showNewKey(*key)
 	}
-	return reply{body: shown, etag: etagOf(one.Version), secret: key != nil}
+	if one.NewConsumer != nil {
+		shown.Consumer = one.NewConsumer
+	}
+	return reply{body: shown, etag: etagOf(one.Version), secret: key != nil || one.NewConsumer != nil}
 }
 
 func (s *Server) subscribe(q *request) (reply, error) {
@@ -91,6 +96,7 @@ func (s *Server) subscribe(q *request) (reply, error) {
 	one, key, err := s.Subscriptions.Subscribe(q.ctx, q.by, subscriptions.SubscribeRequest{
 		API: body.API, Plan: body.Plan, Application: body.Application, Message: body.Message, Metadata: body.Metadata,
 		ConditionsAccepted: body.ConditionsAccepted, Starts: body.Starts, Ends: body.Ends, Limits: limits, Key: body.Key,
+		Consumer: noNull(body.Consumer),
 	})
 	if err != nil {
 		return reply{}, err
@@ -118,6 +124,11 @@ func (s *Server) subscription(q *request) (before subscriptions.Subscription, wh
 		return before, 0, err
 	}
 	before, there := s.Subscriptions.Subscription(q.PathValue("id"))
+	if !there {
+		if err := s.declared(q.PathValue("id")); err != nil {
+			return before, 0, err
+		}
+	}
 	return before, subscriptions.IfVersion(expected.version), expected.check("subscription "+clip(q.PathValue("id")), before.Version, there)
 }
 
@@ -144,7 +155,15 @@ func (s *Server) patchSubscription(q *request) (reply, error) {
 }
 
 func (p *SubscriptionPatch) names() []string {
-	return set(map[string]bool{"starts": p.Starts.Set, "ends": p.Ends.Set, "limits": p.Limits.Set, "metadata": p.Metadata.Set})
+	return set(map[string]bool{"starts": p.Starts.Set, "ends": p.Ends.Set, "limits": p.Limits.Set, "metadata": p.Metadata.Set, "consumer": p.Consumer.Set})
+}
+
+// noNull makes null what it is elsewhere: as if it were absent.
+func noNull(raw json.RawMessage) json.RawMessage {
+	if string(raw) == "null" {
+		return nil
+	}
+	return raw
 }
 
 // convert makes what is taken away into what the registry calls so.
@@ -153,6 +172,11 @@ func (p *SubscriptionPatch) convert() (subscriptions.SubscriptionPatch, error) {
 	if p.Metadata.Set {
 		patch.Metadata = map[string]string{}
 		maps.Copy(patch.Metadata, p.Metadata.Value)
+	}
+	if p.Consumer.Set {
+		if patch.Consumer = noNull(p.Consumer.Value); patch.Consumer == nil {
+			return patch, wrongBody([]Problem{{Path: "consumer", Detail: "it can't be taken away: pause or close the subscription instead"}})
+		}
 	}
 	if !p.Limits.Set {
 		return patch, nil

@@ -155,6 +155,12 @@ type Subscription struct {
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	// ConditionsAccepted is the revision of the general conditions.
 	ConditionsAccepted string `json:"conditions_accepted,omitempty"`
+	// Consumer is where and how its messages are delivered, if the plan pushes: with hints in
+	// the place of secrets. In the answer that makes the subscription, and in no other, it is
+	// all there.
+	Consumer json.RawMessage `json:"consumer,omitempty"`
+	// Proposed is what is to stand in the place of Consumer, once somebody accepts it.
+	Proposed *Proposed `json:"proposed,omitempty"`
 	// NewKey is the key that was made with the subscription, in the answer that makes it
 	// and in no other.
 	NewKey *NewKey `json:"new_key,omitempty"`
@@ -174,9 +180,13 @@ type SubscribeRequest struct {
 	Limits             *Limits           `json:"limits,omitempty"`
 	// Key is a key of one's own, where custom keys are allowed.
 	Key string `json:"key,omitempty"`
+	// Consumer is a JSON object that says where and how to deliver. A plan that pushes wants
+	// one, and no other takes one.
+	Consumer json.RawMessage `json:"consumer,omitempty"`
 }
 
-// AcceptRequest is the body of accept. All of it is optional.
+// AcceptRequest is the body of accept. All of it is optional; with a configuration that was
+// proposed, there is nothing to say but the reason.
 type AcceptRequest struct {
 	Starts time.Time `json:"starts,omitzero"`
 	Ends   time.Time `json:"ends,omitzero"`
@@ -191,6 +201,9 @@ type SubscriptionPatch struct {
 	Ends     Optional[time.Time]         `json:"ends,omitzero"`
 	Limits   Optional[*Limits]           `json:"limits,omitzero"`
 	Metadata Optional[map[string]string] `json:"metadata,omitzero"`
+	// Consumer is a patch of its own: what it does not name stays, null takes a member away.
+	// The hint of a secret, as it is shown, stands for that secret.
+	Consumer Optional[json.RawMessage] `json:"consumer,omitzero"`
 }
 
 // Key is an API key, without the key.

@@ -16,7 +16,7 @@ import (
 func (t *tool) groups() []*cobra.Command {
 	return []*cobra.Command{
 		t.apisGroup(), t.plansGroup(), t.applicationsGroup(), t.subscriptionsGroup(), t.keysGroup(),
-		t.endpointsCommand(), t.sessionsGroup(), t.storeGroup(),
+		t.deliveriesCommand(), t.deadLettersGroup(), t.endpointsCommand(), t.sessionsGroup(), t.storeGroup(),
 	}
 }
 

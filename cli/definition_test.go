@@ -40,7 +40,7 @@ func TestDefinitionErrors(t *testing.T) {
 		{"# nothing\n", "", "orders.txt is empty"},
 		{":8080 {\n" + orders + "}", "", "orders.txt:1: write the block `message_api ... { ... }` alone"},
 		{"\n# here\n{\n\tadmin off\n}\n", "", "orders.txt:3: write the block"},
-		{strings.Replace(orders, "sse", "ssse", 1), "", `unknown entrypoint "ssse": use http_get, http_post, sse, websocket, at orders.txt:3`},
+		{strings.Replace(orders, "sse", "ssse", 1), "", `unknown entrypoint "ssse": use http_get, http_post, sse, webhook, websocket, at orders.txt:3`},
 		{strings.Replace(orders, "/orders", "", 1) + "}\n", "", "orders.txt:7: this } closes nothing"},
 		{strings.TrimSuffix(orders, "}\n"), "", "a } is missing at the end"},
 		{strings.Replace(orders, "/orders ", "@internal ", 1), "", "@internal"},

@@ -19,6 +19,9 @@ func NewCommand(now func() time.Time, env map[string]string, terminal bool) *cob
 	return root
 }
 
+// Rotated puts a new secret before the one that there is.
+var Rotated = rotated
+
 // DefinitionOf, PlanOf and IDOf read files.
 var (
 	DefinitionOf = definitionOf

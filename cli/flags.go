@@ -133,8 +133,12 @@ type writeFlags struct{ ifMatch, reason string }
 func (w *writeFlags) flags(cmd *cobra.Command, withReason bool) {
 	cmd.Flags().StringVar(&w.ifMatch, "if-match", "", "Change it only if it still has this ETag")
 	if withReason {
-		cmd.Flags().StringVar(&w.reason, "reason", "", "Why; kept where there is a place for it, and in the audit log")
+		w.reasonFlag(cmd)
 	}
+}
+
+func (w *writeFlags) reasonFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&w.reason, "reason", "", "Why; kept where there is a place for it, and in the audit log")
 }
 
 func (w *writeFlags) write() admin.Write {

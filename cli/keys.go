@@ -59,7 +59,7 @@ func (t *tool) showNewKey(cmd *cobra.Command, k admin.NewKey, quiet bool) error 
 	if err := d.print(out); err != nil {
 		return err
 	}
-	return onceOnly(cmd)
+	return onceOnly(cmd, "key")
 }
 
 func (t *tool) showKeyRow(cmd *cobra.Command, k admin.Key) error {

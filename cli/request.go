@@ -152,18 +152,23 @@ func secret(flag, value, file string) (string, error) {
 	if value != "" {
 		return "", fmt.Errorf("--%s and --%s-file: give one of them", flag, flag)
 	}
+	return readCredential("--"+flag+"-file", file)
+}
+
+// readCredential reads a file with nothing but a credential in it, which flag has named.
+func readCredential(flag, file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return "", fmt.Errorf("--%s-file: %w", flag, err)
+		return "", fmt.Errorf("%s: %w", flag, err)
 	}
 	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
-		return "", fmt.Errorf("--%s-file: %w", flag, err)
+		return "", fmt.Errorf("%s: %w", flag, err)
 	}
-	value = strings.TrimSpace(string(raw))
+	value := strings.TrimSpace(string(raw))
 	if value == "" || len(raw) > maxSecret {
-		return "", fmt.Errorf("--%s-file: %s holds no credential", flag, file)
+		return "", fmt.Errorf("%s: %s holds no credential", flag, file)
 	}
 	return value, nil
 }

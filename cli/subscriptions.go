@@ -22,7 +22,7 @@ func (t *tool) subscriptionsGroup() *cobra.Command {
 		t.subscriptionAction("pause", "Lets nobody in by a subscription until it is resumed", "Its sessions end.", (*admin.Client).Pause),
 		t.subscriptionAction("resume", "Ends a pause", "", (*admin.Client).Resume),
 		t.subscriptionAction("close", "Ends a subscription for ever", "Its sessions end, and its keys are no good any more.", (*admin.Client).CloseSubscription),
-		t.subscriptionsUpdate,
+		t.subscriptionsUpdate, t.subscriptionsDelivery, t.subscriptionsRetry, t.subscriptionsTest,
 	)
 }
 
@@ -79,28 +79,39 @@ func (t *tool) showSubscription(cmd *cobra.Command, s admin.Subscription) error 
 	for _, name := range slices.Sorted(maps.Keys(s.Metadata)) {
 		d.add("Metadata", name+"="+s.Metadata[name])
 	}
+	t.addConsumer(d, s)
 	d.add("ETag", version(s.ETag))
 	if s.NewKey != nil {
 		d.add("Key id", s.NewKey.ID)
 		d.add("Key", s.NewKey.Secret)
 	}
-	if err := d.print(cmd.OutOrStdout()); err != nil || s.NewKey == nil {
+	if err := d.print(cmd.OutOrStdout()); err != nil {
 		return err
 	}
-	return onceOnly(cmd)
+	switch {
+	case s.NewKey != nil:
+		return onceOnly(cmd, "key")
+	case len(secretsOf(s.Consumer)) > 0:
+		return onceOnly(cmd, "secret")
+	}
+	return nil
 }
 
-// onceOnly warns that a key can't be had again.
-func onceOnly(cmd *cobra.Command) error {
-	_, err := fmt.Fprintln(cmd.ErrOrStderr(), "The key is shown this once, and can't be had again: keep it now.")
+// onceOnly warns that a key or secret can't be had again.
+func onceOnly(cmd *cobra.Command, what string) error {
+	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "The %s is shown this once, and can't be had again: keep it now.\n", what)
 	return err
 }
 
-// showNew prints a subscription that was made or accepted, or its key alone.
+// showNew prints a subscription that was made or accepted, or its key or secrets alone.
 func (t *tool) showNew(cmd *cobra.Command, s admin.Subscription, quiet bool) error {
+	secrets := secretsOf(s.Consumer)
 	switch {
 	case !quiet:
 		return t.showSubscription(cmd, s)
+	case len(secrets) > 0:
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), strings.Join(secrets, "\n"))
+		return err
 	case s.NewKey == nil:
 		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "subscription %s is %s, and no key was made\n", s.ID, s.Status)
 		return err
@@ -115,11 +126,15 @@ func (t *tool) subscriptionsCreate(a *adminFlags) *cobra.Command {
 		k        keyFlags
 		span     span
 		limits   limitFlags
+		consumer consumerFlags
 		metadata []string
 	)
 	cmd := t.admin(a, "create", "Subscribes an application to a plan", `
 Where the plan accepts by itself, the subscription is accepted at once, and a plan that goes by
-API keys gives one: it is printed this once, with --quiet alone on its line.`, func(ctx context.Context, c *admin.Client, cmd *cobra.Command, _ []string) error {
+API keys gives one: it is printed this once, with --quiet alone on its line.
+
+A plan that pushes wants to know where to: --callback, or --consumer with all that can be said.
+Deliveries are signed with --secret; without, the gateway makes one, which is printed this once.`, func(ctx context.Context, c *admin.Client, cmd *cobra.Command, _ []string) error {
 		for flag, value := range map[string]string{"api": r.API, "plan": r.Plan, "application": r.Application} {
 			if value == "" {
 				return fmt.Errorf("--api, --plan and --application say who wants what: --%s is missing", flag)
@@ -142,6 +157,9 @@ API keys gives one: it is printed this once, with --quiet alone on its line.`, f
 		if err := applyMetadata(r.Metadata, metadata); err != nil {
 			return err
 		}
+		if r.Consumer, err = consumer.forCreate(cmd); err != nil {
+			return err
+		}
 		s, err := c.Subscribe(ctx, r)
 		if err != nil {
 			return err
@@ -157,6 +175,7 @@ API keys gives one: it is printed this once, with --quiet alone on its line.`, f
 	flags.StringArrayVar(&metadata, "metadata", nil, "name=value, may stand several times")
 	span.flags(flags)
 	limits.flags(flags)
+	consumer.flags(flags)
 	k.flags(flags)
 	return cmd
 }
@@ -215,13 +234,18 @@ func (t *tool) subscriptionsUpdate(a *adminFlags) *cobra.Command {
 		w        writeFlags
 		during   span
 		limits   limitFlags
+		consumer consumerFlags
 		metadata []string
 	)
 	cmd := t.admin(a, "update <subscription>", "Changes a subscription", `
 What is not named stays as it is. "none" takes a time or a limit away, --metadata name= a
-value.`, func(ctx context.Context, c *admin.Client, cmd *cobra.Command, args []string) error {
-		if !limits.given(cmd.Flags()) && len(metadata) == 0 && during == (span{}) {
-			return errors.New("nothing to change: give --starts, --ends, --metadata or a limit")
+value, --header Name: a header. Where somebody has to accept changes of the consumer, the one
+that there is stays in force until then.
+
+--rotate-secret has deliveries signed with a new secret beside the old one, so that the consumer
+can change over; --secret with the new one alone ends that.`, func(ctx context.Context, c *admin.Client, cmd *cobra.Command, args []string) error {
+		if !limits.given(cmd.Flags()) && !consumer.given(cmd.Flags()) && len(metadata) == 0 && during == (span{}) {
+			return errors.New("nothing to change: give --starts, --ends, --metadata, a limit, --consumer, --callback, --secret, --header or --rotate-secret")
 		}
 		// What a patch can only replace as a whole is read first; the ETag sees to it that
 		// nobody changes it in between.
@@ -242,6 +266,10 @@ value.`, func(ctx context.Context, c *admin.Client, cmd *cobra.Command, args []s
 		if patch.Metadata, err = patchMetadata(now.Metadata, metadata); err != nil {
 			return err
 		}
+		var secret string
+		if patch.Consumer, secret, err = consumer.patch(cmd, now.Consumer); err != nil {
+			return err
+		}
 		match := etag(w.ifMatch)
 		if match == "" {
 			match = now.ETag
@@ -250,12 +278,13 @@ value.`, func(ctx context.Context, c *admin.Client, cmd *cobra.Command, args []s
 		if err != nil {
 			return err
 		}
-		return t.showSubscription(cmd, s)
+		return t.showUpdated(cmd, s, secret, consumer.quiet)
 	})
 	flags := cmd.Flags()
 	flags.StringArrayVar(&metadata, "metadata", nil, "name=value, may stand several times")
 	during.flags(flags)
 	limits.flags(flags)
+	consumer.updateFlags(flags)
 	w.flags(cmd, false)
 	return cmd
 }
