@@ -29,7 +29,9 @@ var testRooms = []string{
 
 // noCaddy are the rooms of what is kept at run time. They can be used, and tested, without a
 // Caddy.
-var noCaddy = []string{"store", "subscriptions", "lifecycle", "admin", "plans", "plans/limits"}
+var noCaddy = []string{"store", "workers", "subscriptions", "lifecycle", "admin", "plans", "plans/limits",
+	"entrypoints/webhook/envelope",
+}
 
 // clients are libraries that speak one protocol, and the only rooms in the gateway that may
 // know each, with a blank between. An empty room is none: they are for tests.
@@ -51,6 +53,8 @@ var clients = map[string]string{
 	"github.com/chromedp/chromedp":        "",
 	"go.uber.org/goleak":                  "",
 	"github.com/stretchr/testify":         "",
+	"github.com/standard-webhooks":        "",
+	"golang.org/x/oauth2":                 "entrypoints/webhook/egress",
 	"github.com/Shopify/toxiproxy":        "",
 	"github.com/mochi-mqtt/server":        "",
 	"github.com/twmb/franz-go/pkg/kfake":  "",
@@ -159,6 +163,10 @@ func wrongWay(here, there string) string {
 		if there != "store" && there != "plans" {
 			return here + " stands on the store, and knows of plans no more than their contract"
 		}
+	case here == "workers":
+		if there != "store" {
+			return "workers stand on the store alone"
+		}
 	case here == "admin":
 		if there != "store" && there != "plans" && there != "subscriptions" && there != "lifecycle" {
 			return "the admin API stands on what is kept, and knows nobody who serves it"
@@ -218,6 +226,9 @@ func TestTheImportRuleBites(t *testing.T) {
 		{here: "message", imports: "errors"},
 		{here: "subscriptions", imports: project + "/store"},
 		{here: "subscriptions", imports: project + "/lifecycle", wrong: true},
+		{here: "workers", imports: project + "/store"},
+		{here: "workers", imports: project + "/entrypoints", wrong: true},
+		{here: "workers", deps: "github.com/caddyserver/caddy/v2", wrong: true},
 		{here: "admin", imports: project + "/module", wrong: true},
 		{here: "lifecycle", deps: "github.com/caddyserver/caddy/v2", wrong: true},
 		{here: "cli", imports: project + "/store", wrong: true},

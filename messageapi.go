@@ -18,9 +18,11 @@ import (
 	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/httpget"
 	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/httppost"
 	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/sse"
+	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/webhook"
 	_ "github.com/caddy-message-api/caddy-message-api/entrypoints/websocket"
 	_ "github.com/caddy-message-api/caddy-message-api/module"
 	_ "github.com/caddy-message-api/caddy-message-api/plans/apikey"
 	_ "github.com/caddy-message-api/caddy-message-api/plans/jwt"
 	_ "github.com/caddy-message-api/caddy-message-api/plans/keyless"
+	_ "github.com/caddy-message-api/caddy-message-api/plans/push"
 )

@@ -34,6 +34,7 @@ const (
 	EndProtocol EndReason = "protocol"     // the client broke the protocol
 	EndTooLarge EndReason = "too_large"    // the client sent more than allowed
 	EndDone     EndReason = "done"         // there is nothing more to send
+	EndFailed   EndReason = "failed"       // a worker can't deliver, and waits for somebody
 )
 
 // endRow is what a client sees of a reason.
@@ -56,6 +57,7 @@ var endTable = map[EndReason]endRow{
 	EndProtocol: {1002, false},
 	EndTooLarge: {1009, false},
 	EndDone:     {1000, false},
+	EndFailed:   {1011, false},
 }
 
 // CloseCode is the WebSocket close code for the reason (RFC 6455 §7.4).
@@ -73,7 +75,7 @@ func (r EndReason) Reconnect() bool { return endTable[r].reconnect }
 func EndReasons() []EndReason {
 	return []EndReason{
 		EndShutdown, EndChanged, EndStopped, EndRotate, EndExpired, EndRevoked, EndSlow,
-		EndBroker, EndOperator, EndClient, EndProtocol, EndTooLarge, EndDone,
+		EndBroker, EndOperator, EndClient, EndProtocol, EndTooLarge, EndDone, EndFailed,
 	}
 }
 

@@ -16,15 +16,21 @@ import (
 // Namespace is where entrypoint modules are registered.
 const Namespace = "message_api.entrypoints"
 
-// Entrypoint is one way in. Of all entrypoints of an API, the one with the highest Match
-// serves the request.
+// Entrypoint is what every guest is. It is Serving, if clients come to it, or Pushing, if it
+// goes to them.
 type Entrypoint interface {
+	// Needs tells what it needs of an endpoint, as it is configured.
+	Needs() Needs
+}
+
+// Serving is one way in. Of all entrypoints of an API, the one with the highest Match serves
+// the request.
+type Serving interface {
+	Entrypoint
 	// Match says how specifically the request asks for this entrypoint; 0 is not at all.
 	Match(r *http.Request) int
 	// Methods are the HTTP methods that the entrypoint can serve, for Allow and CORS.
 	Methods() []string
-	// Needs tells what it needs of an endpoint, as it is configured.
-	Needs() Needs
 	// Serve runs the exchange to its end. Before the first byte it may return a
 	// *Problem or a *message.Error, which the gateway renders; after it, it ends the
 	// exchange in band and returns nil, or an *Ended (or an error of a Writer) for the log.
@@ -47,11 +53,15 @@ type Needs struct {
 	// Hold is for how long, at most, a message is held until the client has it, where that
 	// is known: an endpoint must be able to lend it for so long. 0 is not known.
 	Hold time.Duration
+	// HoldFrom are the options that Hold comes from, for messages.
+	HoldFrom string
 	// From is the configured start: "", latest, earliest or client.
 	From string
 	// Via names the endpoint to use; empty picks the first that can do it. Fallback names
 	// the one to use instead while that one is down, as long as nothing was sent.
 	Via, Fallback string
+	// DeadLetter names the endpoint that takes what can't be delivered. It must confirm.
+	DeadLetter string
 }
 
 // Session is one client's exchange, as an entrypoint sees it.

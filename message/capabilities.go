@@ -23,6 +23,9 @@ type Capabilities struct {
 	ManualSettle bool
 	// OrderedSettle: settling one delivery settles all before it in its lane.
 	OrderedSettle bool
+	// HoldsBehind: the broker hears of settlements in the order of delivery alone, over all
+	// lanes. What is settled behind a delivery that is not still takes up room in the window.
+	HoldsBehind bool
 	// Positions: the history can be read from any place, again and again.
 	Positions bool
 	// Earliest: where nothing else says where to begin, the configuration says at the

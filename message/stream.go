@@ -113,6 +113,13 @@ type Snapshotter interface {
 	Snapshot() []Delivery
 }
 
+// Backlogger is the side power of streams that can tell how much waits for them.
+type Backlogger interface {
+	// Backlog is how many messages wait at the broker for this subscription, those that are
+	// lent to it and not settled included. It asks the broker.
+	Backlog(ctx context.Context) (int64, error)
+}
+
 // Mode says whose a subscription is.
 type Mode uint8
 

@@ -52,7 +52,7 @@ func (f *facts) adminServer(log *zap.Logger) *admin.Server {
 		Logger: log.Named("admin"),
 		Hooks: admin.Hooks{
 			Running: running, Endpoints: endpointRows, Sessions: sessionRows, EndSession: endSession,
-			Store: f.storeHooks(),
+			Store: f.storeHooks(), Push: f.pushing.hooks(),
 		},
 	})
 }

@@ -33,6 +33,7 @@ import (
 //		endpoint   <type> [<name>] { ... }
 //		endpoint   use <name>
 //		plan       <type> [<name>] { ... }
+//		subscription <name> { ... }
 //	}
 func (def *Definition) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return parse.Block(d, "message_api",
@@ -59,6 +60,7 @@ func (def *Definition) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return nil
 		}},
 		parse.Option{Name: "plan", Repeat: true, Set: def.readPlan},
+		parse.Option{Name: "subscription", Repeat: true, Set: def.readSubscription},
 	)
 }
 

@@ -60,7 +60,9 @@ func (u *unit) allows(origin string, r *http.Request) bool {
 func (u *unit) methods() []string {
 	var list []string
 	for _, w := range u.ways {
-		list = append(list, w.guest.Methods()...)
+		if w.guest != nil {
+			list = append(list, w.guest.Methods()...)
+		}
 	}
 	slices.Sort(list)
 	return append(slices.Compact(list), http.MethodOptions)

@@ -54,6 +54,9 @@ type Definition struct {
 	// Plans say who may use the API. At least one. The kinds are asked in the order mtls,
 	// jwt, oauth2, api_key, others, and keyless last; plans of one kind in this order.
 	Plans []*PlanConfig `json:"plans,omitempty"`
+	// Subscriptions are those that the definition brings along, for an entrypoint that pushes.
+	// An API that has some needs no plan. Default: none.
+	Subscriptions []*SubscriptionConfig `json:"subscriptions,omitempty"`
 }
 
 // EndpointConfig is an endpoint with its name.
@@ -123,6 +126,7 @@ func (d *Definition) check() (flaws []flaw) {
 			wrong(fmt.Sprintf("origins[%d]", i), "message API %s: origin %q: use scheme://host[:port], or *", d.ID, o)
 		}
 	}
+	d.checkStatic(wrong)
 	if d.SlowClient == "" {
 		d.SlowClient = "gap"
 	}
@@ -150,7 +154,7 @@ func (d *Definition) missing() (flaws []flaw) {
 		what string
 		n    int
 	}{{"entrypoint", len(d.EntrypointsRaw)}, {"endpoint", len(d.Endpoints)}, {"plan", len(d.Plans)}} {
-		if part.n == 0 {
+		if part.n == 0 && (part.what != "plan" || len(d.Subscriptions) == 0) {
 			flaws = append(flaws, flaw{part.what + "s",
 				fmt.Sprintf("message API %s needs at least one %s to be served%s", d.ID, part.what, hint[part.what])})
 		}

@@ -27,6 +27,7 @@ type facts struct {
 	subscriptions *subscriptions.Registry
 	lifecycle     *lifecycle.Registry
 	admin         *admin.Server
+	pushing       *pushing
 }
 
 // theFacts are those of the running configuration; nil before its store is open. Without
@@ -196,9 +197,10 @@ func openFacts(ctx context.Context, opts keeperOptions, log *zap.Logger) (*facts
 }
 
 func (f *facts) build(opts keeperOptions, log *zap.Logger) (err error) {
+	f.pushing = newPushing(f, log)
 	f.subscriptions, err = subscriptions.New(f.store, subscriptions.Options{
 		KeySecret: opts.keySecret, CustomKeys: opts.customKeys, Overlap: opts.overlap,
-		Plan: f.planInfo, OnEnd: f.subscriptionEnded,
+		Plan: f.planInfo, OnEnd: f.subscriptionEnded, OnPush: f.pushing.changed,
 	})
 	if err != nil {
 		return err
@@ -215,13 +217,14 @@ func (f *facts) build(opts keeperOptions, log *zap.Logger) (err error) {
 
 // close ends the store, after what stands on it.
 func (f *facts) close(ctx context.Context) error {
+	err := f.pushing.close(ctx)
 	if f.lifecycle != nil {
 		f.lifecycle.Close()
 	}
 	if f.subscriptions != nil {
 		f.subscriptions.Close()
 	}
-	return f.store.Close(ctx)
+	return errors.Join(err, f.store.Close(ctx))
 }
 
 // why says why there are no facts yet.

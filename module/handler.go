@@ -71,7 +71,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // isManaged says that there is no definition here.
 func (d *Definition) isManaged() bool {
-	return d.ID == "" && len(d.Paths) == 0 && len(d.EntrypointsRaw) == 0 && len(d.Endpoints) == 0 && len(d.Plans) == 0
+	return d.ID == "" && len(d.Paths) == 0 && len(d.EntrypointsRaw) == 0 && len(d.Endpoints) == 0 && len(d.Plans) == 0 && len(d.Subscriptions) == 0
 }
 
 // where names the place of the definition in the configuration, for error messages.
@@ -185,6 +185,9 @@ func (h *Handler) open(w http.ResponseWriter, r *http.Request, u *unit, g *grant
 	if err := h.gate(); err != nil {
 		return nil, err
 	}
+	if !u.serves() {
+		return nil, errPushes
+	}
 	if err := h.authorize(r, u, g); err != nil {
 		return nil, err
 	}
@@ -215,11 +218,23 @@ func (h *Handler) open(w http.ResponseWriter, r *http.Request, u *unit, g *grant
 	return s, nil
 }
 
+// serves says whether there is an entrypoint that clients come to.
+func (u *unit) serves() bool {
+	return slices.ContainsFunc(u.ways, func(w *way) bool { return w.guest != nil })
+}
+
+// errPushes is the answer of an API whose entrypoints all go to their clients.
+var errPushes = &entrypoints.Problem{Status: http.StatusNotFound, Slug: "not-found",
+	Detail: "this API calls its subscribers: there is nothing to be had by calling it"}
+
 // match finds the entrypoint that the request asks for most specifically.
 func (u *unit) match(r *http.Request) (*way, error) {
 	var best *way
 	most := 0
 	for _, w := range u.ways {
+		if w.guest == nil {
+			continue
+		}
 		if m := w.guest.Match(r); m > most {
 			best, most = w, m
 		}
@@ -241,9 +256,11 @@ func (u *unit) match(r *http.Request) (*way, error) {
 }
 
 func (u *unit) entrypointList() string {
-	names := make([]string, len(u.ways))
-	for i, w := range u.ways {
-		names[i] = w.needs.Type
+	var names []string
+	for _, w := range u.ways {
+		if w.guest != nil {
+			names = append(names, w.needs.Type)
+		}
 	}
 	return strings.Join(names, ", ")
 }

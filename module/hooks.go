@@ -3,6 +3,7 @@ package module
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/caddy-message-api/caddy-message-api/entrypoints"
@@ -21,6 +22,9 @@ func (f *facts) planInfo(api, name string) (subscriptions.PlanInfo, error) {
 	if info.Validation == "" {
 		info.Validation = "manual"
 	}
+	if kind == kindPush {
+		info.Consumer = consumerOf(api)
+	}
 	if stage, ok := f.lifecycle.Stage(api, name); ok {
 		info.Stage = string(stage)
 	}
@@ -28,6 +32,26 @@ func (f *facts) planInfo(api, name string) (subscriptions.PlanInfo, error) {
 		info.Deprecated = a.Deprecated
 	}
 	return info, nil
+}
+
+// consumerOf has the entrypoint of an API that pushes check what a subscriber asks for.
+func consumerOf(api string) func(old, asked json.RawMessage) (whole, shown json.RawMessage, problems []subscriptions.Problem, err error) {
+	return func(old, asked json.RawMessage) (whole, shown json.RawMessage, problems []subscriptions.Problem, err error) {
+		u := runtime.current(api)
+		if u == nil || u.pushing() == nil {
+			return nil, nil, nil, &subscriptions.Error{Kind: subscriptions.Conflict,
+				Detail: fmt.Sprintf("message API %q is not served here by an entrypoint that delivers, so that nobody can check the consumer: deploy and start it first", api)}
+		}
+		whole, shown, err = u.pushing().push.Consumer(old, asked)
+		flaws, ok := errors.AsType[entrypoints.Flaws](err)
+		if !ok {
+			return whole, shown, nil, err
+		}
+		for _, f := range flaws {
+			problems = append(problems, subscriptions.Problem{Path: f.Path, Detail: f.Detail})
+		}
+		return nil, nil, problems, nil
+	}
 }
 
 func (f *facts) planConfig(api, name string) (cfg PlanConfig, kind string, err error) {
@@ -76,6 +100,7 @@ func (f *facts) apiChanged(old, now *lifecycle.API) {
 	if app == nil || theFacts.Load() != f {
 		return // whoever starts next reads it all
 	}
+	defer f.pushing.changed()
 	if wasServed(old) && !wasServed(now) {
 		endAll(Selector{API: api.ID}, entrypoints.End{Reason: entrypoints.EndStopped, Detail: "the API was stopped"})
 	}

@@ -68,6 +68,7 @@ func (m *managed) applyAll(f *facts) {
 	}
 	m.route()
 	m.ready.Store(true)
+	pushChanged()
 }
 
 // apply loads the deployed definition, unless it is being served already. The unit that it
@@ -164,6 +165,19 @@ func (m *managed) allProblems() map[string]string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return maps.Clone(m.problems)
+}
+
+// units are those of the managed APIs that are served.
+func (m *managed) units() []*unit {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []*unit
+	for _, h := range m.serving {
+		if h.unit != nil {
+			list = append(list, h.unit)
+		}
+	}
+	return list
 }
 
 // ids are the managed APIs that are started, served or not.

@@ -24,6 +24,8 @@ type metrics struct {
 	dropped   *prometheus.CounterVec
 	refused   *prometheus.CounterVec
 	limited   *prometheus.CounterVec
+	// undelivered counts what workers could not deliver at once, or at all.
+	undelivered *prometheus.CounterVec
 
 	mu   sync.Mutex
 	ways map[[2]string]*wayCounters
@@ -63,6 +65,8 @@ func makeMetrics() *metrics {
 	m.published = counter("messages_published_total", "Messages given to brokers, by outcome.", "outcome")
 	m.gaps = counter("gaps_total", "Gaps that clients were told of, by reason.", "reason")
 	m.dropped = counter("messages_dropped_total", "Messages dropped at at_most_once because they could not be settled first.")
+	m.undelivered = counter("undelivered_total",
+		"What entrypoints that go to their clients could not deliver: attempts that failed, messages that became dead letters or were skipped.", "what")
 	perPlan := func(name, help string, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "caddy", Subsystem: "message_api", Name: name, Help: help,
@@ -77,7 +81,7 @@ func makeMetrics() *metrics {
 func (m *metrics) register(reg prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{
 		m.open, m.ended, m.sent, m.sentBytes, m.received, m.recvBytes, m.published, m.gaps, m.dropped,
-		m.refused, m.limited,
+		m.refused, m.limited, m.undelivered,
 	} {
 		err := reg.Register(c)
 		if _, there := errors.AsType[prometheus.AlreadyRegisteredError](err); err != nil && !there {

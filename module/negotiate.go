@@ -3,6 +3,7 @@ package module
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -14,19 +15,29 @@ import (
 
 // way is an entrypoint with the endpoints that were negotiated for it.
 type way struct {
-	guest entrypoints.Entrypoint
+	guest entrypoints.Serving // nil when it pushes
+	push  entrypoints.Pushing // nil when it serves
 	needs entrypoints.Needs
 	log   *zap.Logger
 	pub   *endpoint // nil when the entrypoint does not publish
 	sub   *endpoint // nil when it does not subscribe
 	// pubFallback and subFallback take over while the first is down.
 	pubFallback, subFallback *endpoint
+	// dead takes what can't be delivered; nil when nothing does.
+	dead *endpoint
 }
 
 // negotiate finds the endpoints that can do what an entrypoint needs, or says why none can.
 // anonymous tells that clients may come in without an identity.
 func negotiate(guest entrypoints.Entrypoint, eps []*endpoint, anonymous bool) (*way, error) {
-	w := &way{guest: guest, needs: guest.Needs()}
+	w := &way{needs: guest.Needs()}
+	w.guest, _ = guest.(entrypoints.Serving)
+	if w.push, _ = guest.(entrypoints.Pushing); w.push != nil {
+		anonymous = false // every subscription has its id
+	}
+	if (w.guest == nil) == (w.push == nil) {
+		return nil, fmt.Errorf("entrypoint %s: module %T is neither entrypoints.Serving nor entrypoints.Pushing", w.needs.Type, guest)
+	}
 	if !slices.Contains(w.needs.Levels, w.needs.QoS) {
 		return nil, fmt.Errorf("entrypoint %s has no qos %s: use %s", w.needs.Type, w.needs.QoS, levelList(w.needs.Levels))
 	}
@@ -37,11 +48,27 @@ func negotiate(guest entrypoints.Entrypoint, eps []*endpoint, anonymous bool) (*
 		}
 	}
 	reads := func(needs *entrypoints.Needs, caps *message.Capabilities) error {
+		if w.push != nil && needs.QoS == message.Auto && caps.ManualSettle { // it is settled when the client has it, all the same
+			if err := canHold(needs, caps); err != nil {
+				return err
+			}
+		}
 		return canSubscribe(needs, caps, anonymous)
 	}
 	if w.needs.Subscribe {
 		if w.sub, err = pick(&w.needs, eps, w.needs.Via, reads); err != nil {
 			return nil, err
+		}
+	}
+	if w.needs.DeadLetter != "" {
+		confirmed := func(needs *entrypoints.Needs, caps *message.Capabilities) error {
+			return canPublish(&entrypoints.Needs{Type: needs.Type, QoS: message.AtLeastOnce}, caps)
+		}
+		if w.dead, err = pick(&w.needs, eps, w.needs.DeadLetter, confirmed); err != nil {
+			return nil, fmt.Errorf("dead_letter: %w", err)
+		}
+		if w.dead == w.sub {
+			return nil, fmt.Errorf("entrypoint %s: dead_letter %s is the endpoint that it reads from: what can't be delivered would come back", w.needs.Type, w.dead.name)
 		}
 	}
 	return w, w.negotiateFallback(eps, reads)
@@ -180,8 +207,12 @@ func canHold(needs *entrypoints.Needs, caps *message.Capabilities) error {
 	if caps.MaxHold == 0 || needs.Hold <= caps.MaxHold {
 		return nil
 	}
-	return fmt.Errorf("lends a message for %s at most, and a client may take %s (duration_limit and ack_wait): shorten these, or let it lend for longer",
-		caps.MaxHold, needs.Hold)
+	howLong := needs.Hold.String()
+	if needs.Hold == math.MaxInt64 {
+		howLong = "any time"
+	}
+	return fmt.Errorf("lends a message for %s at most, and a client may take %s (%s): shorten that, or let it lend for longer",
+		caps.MaxHold, howLong, needs.HoldFrom)
 }
 
 // mode says how a session subscribes. cursor tells that the client brought a position

@@ -176,7 +176,9 @@ func TestNegotiateRefuses(t *testing.T) {
 			[]string{"qos at_most_once", "can't prove", "use qos none, auto, at_least_once"}},
 		"lent for less than the client may take": {
 			[]*endpoint{endpointWith("e", locked)},
-			func(n *entrypoints.Needs) { n.QoS, n.Hold = message.AtLeastOnce, 35*time.Second },
+			func(n *entrypoints.Needs) {
+				n.QoS, n.Hold, n.HoldFrom = message.AtLeastOnce, 35*time.Second, "duration_limit and ack_wait"
+			},
 			[]string{"lends a message for 10s at most", "may take 35s", "ack_wait", "use qos none, auto, at_most_once"}},
 		"no positions for from": {
 			[]*endpoint{endpointWith("e", sessioned)}, func(n *entrypoints.Needs) { n.From = "client" }, []string{"`from`"}},

@@ -2,6 +2,7 @@ package module
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -66,6 +67,9 @@ type plan struct {
 	directory *directory
 }
 
+// kindPush is the type of the plans to whose subscriptions the gateway delivers.
+const kindPush = "push"
+
 // planOrder is the order in which kinds of plans are asked: the strongest proof first. Others
 // come before the last, which is keyless.
 var planOrder = []string{"mtls", "jwt", "oauth2", "api_key"}
@@ -116,6 +120,11 @@ func loadPlan(ctx caddy.Context, api string, cfg *PlanConfig) (*plan, error) {
 		return nil, fmt.Errorf("module %T is no plans.Plan", val)
 	}
 	p.guest, p.kind, p.anonymous = guest, guest.Kind(), guest.Anonymous()
+	if p.kind == kindPush {
+		if own := (plans.Limits{ReceiveRate: cfg.ReceiveRate}); cfg.Limits != own || cfg.SelectionRule != "" {
+			return nil, errors.New("nobody calls a plan push, so that of all limits it knows receive_rate alone, and no selection_rule")
+		}
+	}
 	if c, ok := guest.(plans.Challenger); ok {
 		p.challenge = c.Challenge()
 	}

@@ -44,6 +44,18 @@ func (r *units) current(id string) *unit {
 	return nil
 }
 
+// find returns the unit of an API with this hash, or nil.
+func (r *units) find(id, hash string) *unit {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, u := range r.byID[id] {
+		if u.hash == hash {
+			return u
+		}
+	}
+	return nil
+}
+
 // all returns the newest unit of every API, by id.
 func (r *units) all() []*unit {
 	r.mu.Lock()

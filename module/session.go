@@ -50,14 +50,30 @@ type onEnd struct{ f func(entrypoints.End) }
 
 // openSession registers a session; close must be called when the exchange is over.
 func openSession(u *unit, w *way, app *App, g *grant, r *http.Request) (*session, error) {
+	s := newSession(u, w, app, g, r)
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// newSession makes a session that is not registered yet. A worker has no request.
+func newSession(u *unit, w *way, app *App, g *grant, r *http.Request) *session {
 	s := &session{
 		unit: u, way: w, app: app, principal: g.principal, identity: g.identity, request: r,
-		key: keyOf(&g.principal, g.inferred), proto: r.ProtoMajor, started: time.Now(),
+		key: keyOf(&g.principal, g.inferred), started: time.Now(),
 		log: w.log, account: g.account, paced: g.paced, maxSessions: g.maxSessions,
 		counters: app.metrics.forWay(u.def.ID, w.needs.Type),
 	}
+	if r != nil {
+		s.proto = r.ProtoMajor
+	}
+	return s
+}
+
+func (s *session) open() error {
 	if err := sessions.add(s); err != nil {
-		return nil, err
+		return err
 	}
 	if !s.principal.Expires.IsZero() {
 		s.expiry = time.AfterFunc(time.Until(s.principal.Expires), func() {
@@ -67,10 +83,10 @@ func openSession(u *unit, w *way, app *App, g *grant, r *http.Request) (*session
 	s.account = s.account.Hold()
 	s.counters.open.Inc()
 	watchExit()
-	if u.isRetired() { // between enter and here, so that its farewell missed us
-		s.finish(u.farewell())
+	if s.unit.isRetired() { // between enter and here, so that its farewell missed us
+		s.finish(s.unit.farewell())
 	}
-	return s, nil
+	return nil
 }
 
 // close is the end of the exchange. begun says that err is about an exchange that had

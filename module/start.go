@@ -114,6 +114,10 @@ func (a *App) adopt(f *facts) {
 	if old != nil && old != f { // another storage: its subscriptions are unknown here
 		endAll(Selector{subscribed: true}, entrypoints.End{Reason: entrypoints.EndRevoked, Detail: "the gateway's store was replaced"})
 	}
+	if old != nil && old != f {
+		old.pushing.changed() // it delivers nothing any more
+	}
+	f.pushing.changed()
 	for _, id := range a.registered() {
 		if u := runtime.current(id); u != nil {
 			u.startPlans()
@@ -186,6 +190,7 @@ func (a *App) declared() map[string][]lifecycle.Plan {
 	list := make(map[string][]lifecycle.Plan)
 	for _, id := range a.registered() {
 		if u := runtime.current(id); u != nil {
+			list[id] = nil // one may have subscriptions of its own and no plan
 			for _, p := range u.plans {
 				list[id] = append(list[id], lifecycle.Plan{Name: p.name, Kind: p.kind})
 			}

@@ -29,6 +29,8 @@ type unit struct {
 	log   *zap.Logger
 	ways  []*way
 	plans []*plan
+	// statics are the subscriptions that the definition brings along.
+	statics []static
 	// withheld are the headers, in canonical form, that carry credentials of the plans.
 	withheld []string
 	eps      []*endpoint
@@ -101,6 +103,9 @@ func loadUnit(ctx caddy.Context, def *Definition, key, hash string) (_ *unit, er
 		return nil, err
 	}
 	if err := u.loadEntrypoints(own, true); err != nil {
+		return nil, err
+	}
+	if err := u.loadStatic(); err != nil {
 		return nil, err
 	}
 	runtime.add(u)

@@ -156,6 +156,13 @@ func (v *validation) load(def *Definition) {
 		if slices.ContainsFunc(v.def.EntrypointsRaw[:i], func(r json.RawMessage) bool { return typeOf(r) == typeOf(v.def.EntrypointsRaw[i]) }) {
 			v.wrong(fmt.Sprintf("entrypoints[%d]", i), fmt.Errorf("entrypoint %s stands twice", typeOf(v.def.EntrypointsRaw[i])))
 		}
+		u.ways = append(u.ways, one.ways...)
+	}
+	if len(u.ways) < len(def.EntrypointsRaw) {
+		return // what the subscriptions lack would only follow from that
+	}
+	if err := u.loadStatic(); err != nil {
+		v.wrong("subscriptions", err)
 	}
 }
 

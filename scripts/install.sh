@@ -6,6 +6,7 @@
 #                                        "what|what to do" and fails
 #
 # Programs: cc curl kcat chromium java mvn rabbitmq-server amqp-publish mosquitto mosquitto_pub redis-server shellcheck
+#           python3 pip3
 set -euo pipefail
 
 package_of() {
@@ -15,7 +16,8 @@ package_of() {
 	mvn) echo maven ;;
 	amqp-publish) echo amqp-tools ;;
 	mosquitto_pub) echo mosquitto-clients ;;
-	curl | kcat | chromium | shellcheck | rabbitmq-server | mosquitto | redis-server) echo "$1" ;;
+	pip3) echo python3-pip ;;
+	curl | kcat | chromium | shellcheck | rabbitmq-server | mosquitto | redis-server | python3) echo "$1" ;;
 	*)
 		echo "install.sh: no package is known for $1" >&2
 		exit 2

@@ -54,7 +54,7 @@ start() { # script, name, the variable that makes tests do without it
 }
 
 trap finish EXIT
-scripts/preflight.sh go disk=4 install=cc,curl,kcat,chromium,java,mvn,rabbitmq-server,amqp-publish,mosquitto,mosquitto_pub,redis-server
+scripts/preflight.sh go disk=4 install=cc,curl,kcat,chromium,java,mvn,rabbitmq-server,amqp-publish,mosquitto,mosquitto_pub,redis-server,python3,pip3
 scripts/install.sh cc
 
 phase="unit tests"
@@ -81,6 +81,12 @@ if ! command -v redis-server >/dev/null; then # tests start it themselves, withi
 	export MESSAGE_API_NO_REDIS=1
 	without+=", without Redis"
 fi
+for language in python node; do
+	reason=$(scripts/receivers.sh $language 2>&1) && continue
+	summary+=("NOT RUN with the official library of Standard Webhooks for $language: $(tail -n 1 <<<"$reason")")
+	without+=", without $language"
+	export "MESSAGE_API_NO_${language^^}=1"
+done
 start kafka "Apache Kafka" MESSAGE_API_NO_KAFKA
 start rabbitmq RabbitMQ MESSAGE_API_NO_RABBITMQ
 start mosquitto Mosquitto MESSAGE_API_NO_MOSQUITTO

@@ -20,6 +20,7 @@ type member struct {
 // loan is a delivery that was not settled yet.
 type loan struct {
 	attempt, size int
+	made          time.Time
 }
 
 func (m *Mock) newMember(sub message.Subscription) *member {
@@ -43,7 +44,7 @@ func (s *member) collect(now time.Time) (batch message.Batch, next time.Time) {
 		return batch, next
 	}
 	left := room{s.sub.Window.Messages - len(s.owed), min(s.sub.Window.Bytes-s.bytes, batchBytes)}
-	batch.Deliveries = s.again(nil, &left, now)
+	batch.Deliveries = s.again(nil, &left)
 
 	first := s.name.next
 	size := s.m.made.size(first + max(s.ticks(now), 1))
@@ -61,7 +62,7 @@ func (s *member) collect(now time.Time) (batch message.Batch, next time.Time) {
 }
 
 // again appends what came back, as far as there is room.
-func (s *member) again(batch []message.Delivery, left *room, now time.Time) []message.Delivery {
+func (s *member) again(batch []message.Delivery, left *room) []message.Delivery {
 	used := 0
 	for _, r := range s.name.back {
 		size := s.m.made.size(r.id)
@@ -72,7 +73,7 @@ func (s *member) again(batch []message.Delivery, left *room, now time.Time) []me
 		left.bytes -= size
 		used++
 		batch = s.lend(batch, run{
-			first: r.id, n: 1, due: now, attempt: r.attempt, epoch: s.epoch, lane: laneClock,
+			first: r.id, n: 1, due: r.made, attempt: r.attempt, epoch: s.epoch, lane: laneClock,
 		})
 	}
 	s.name.back = s.name.back[used:]
@@ -88,7 +89,7 @@ func (s *member) lend(batch []message.Delivery, row run) []message.Delivery {
 	for i := range batch[before:] {
 		d := &batch[before+i]
 		size := d.Size()
-		s.owed[d.Mark.Next-1] = loan{attempt: row.attempt, size: size}
+		s.owed[d.Mark.Next-1] = loan{attempt: row.attempt, size: size, made: d.Time}
 		s.bytes += size
 	}
 	return batch
@@ -112,7 +113,7 @@ func (s *member) Settle(ctx context.Context, how message.Settlement, deliveries 
 		delete(s.owed, id)
 		s.bytes -= l.size
 		if how == message.Release {
-			s.name.giveBack(returned{id, l.attempt})
+			s.name.giveBack(returned{id, l.attempt, l.made})
 		}
 	}
 	if how == message.Release {
@@ -139,7 +140,7 @@ func (s *member) leave() {
 	s.name.mu.Lock()
 	defer s.name.mu.Unlock()
 	for id, l := range s.owed {
-		s.name.giveBack(returned{id, l.attempt})
+		s.name.giveBack(returned{id, l.attempt, l.made})
 	}
 	s.owed, s.bytes = nil, 0
 	delete(s.name.members, s)

@@ -5,6 +5,7 @@ import (
 	"container/list"
 	"slices"
 	"sync"
+	"time"
 )
 
 // maxNames is how many names are remembered that nobody uses.
@@ -35,6 +36,7 @@ type name struct {
 type returned struct {
 	id      int64
 	attempt int // how often it was delivered
+	made    time.Time
 }
 
 // acquire returns the name, which is remembered at least until it is released.

@@ -191,7 +191,7 @@ func TestCapabilities(t *testing.T) {
 	}{
 		{MQTT5{Producer: &Producer{}}, message.Capabilities{Publish: true, Confirm: true}},
 		{MQTT5{Producer: &Producer{QoS: &zero}}, message.Capabilities{Publish: true}},
-		{MQTT5{Consumer: &Consumer{}}, message.Capabilities{Subscribe: true, Copy: true, Exclusive: true, ManualSettle: true, Fenced: true}},
+		{MQTT5{Consumer: &Consumer{}}, message.Capabilities{Subscribe: true, Copy: true, Exclusive: true, ManualSettle: true, Fenced: true, HoldsBehind: true}},
 		{MQTT5{Consumer: &Consumer{QoS: &zero}}, message.Capabilities{Subscribe: true, Copy: true}},
 	} {
 		if got := c.m.Capabilities(); got != c.want {

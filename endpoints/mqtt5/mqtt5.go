@@ -252,7 +252,7 @@ func (m *MQTT5) Capabilities() message.Capabilities {
 	caps.Copy = caps.Subscribe
 	// With QoS 0 the broker keeps track of nobody.
 	caps.Exclusive = caps.Subscribe && m.Consumer.qos() > 0
-	caps.ManualSettle, caps.Fenced = caps.Exclusive, caps.Exclusive
+	caps.ManualSettle, caps.Fenced, caps.HoldsBehind = caps.Exclusive, caps.Exclusive, caps.Exclusive
 	return caps
 }
 

@@ -139,15 +139,15 @@ func (e *Entrypoint) Needs() entrypoints.Needs {
 	return entrypoints.Needs{
 		Type: "http_get", Subscribe: true,
 		QoS: e.QoS, Levels: message.Levels[:], Resume: true, Acks: true,
-		Hold: time.Duration(e.DurationLimit + e.AckWait),
+		Hold: time.Duration(e.DurationLimit + e.AckWait), HoldFrom: "duration_limit and ack_wait",
 		From: e.From, Via: e.Via, Fallback: e.Fallback,
 	}
 }
 
 // Interface guards
 var (
-	_ entrypoints.Entrypoint = (*Entrypoint)(nil)
-	_ caddy.Provisioner      = (*Entrypoint)(nil)
-	_ caddy.Validator        = (*Entrypoint)(nil)
-	_ caddyfile.Unmarshaler  = (*Entrypoint)(nil)
+	_ entrypoints.Serving   = (*Entrypoint)(nil)
+	_ caddy.Provisioner     = (*Entrypoint)(nil)
+	_ caddy.Validator       = (*Entrypoint)(nil)
+	_ caddyfile.Unmarshaler = (*Entrypoint)(nil)
 )

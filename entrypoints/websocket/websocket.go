@@ -160,8 +160,8 @@ func (e *Entrypoint) Needs() entrypoints.Needs {
 
 // Interface guards
 var (
-	_ entrypoints.Entrypoint = (*Entrypoint)(nil)
-	_ caddy.Provisioner      = (*Entrypoint)(nil)
-	_ caddy.Validator        = (*Entrypoint)(nil)
-	_ caddyfile.Unmarshaler  = (*Entrypoint)(nil)
+	_ entrypoints.Serving   = (*Entrypoint)(nil)
+	_ caddy.Provisioner     = (*Entrypoint)(nil)
+	_ caddy.Validator       = (*Entrypoint)(nil)
+	_ caddyfile.Unmarshaler = (*Entrypoint)(nil)
 )

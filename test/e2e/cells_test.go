@@ -108,7 +108,7 @@ func TestCells(t *testing.T) {
 	}
 	g := gateway.Start(t, "", site("respond 200"))
 	var table strings.Builder
-	for _, entry := range []string{"http_get", "http_post", "sse", "websocket"} {
+	for _, entry := range []string{"http_get", "http_post", "sse", "websocket", "webhook"} {
 		for _, qos := range message.Levels {
 			for _, l := range lacking {
 				fmt.Fprintf(&table, "%-10s %-14s %-18s %s\n", entry, qos, l.name, cell(t, g, entry, qos, l.lacks))

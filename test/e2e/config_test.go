@@ -93,3 +93,40 @@ func TestKeylessWarnsOnce(t *testing.T) {
 		t.Errorf("%d warnings about keyless", n)
 	}
 }
+
+// A retry schedule that a message can't be held for is refused, with what to do.
+func TestWebhookRetriesWithinTheLoan(t *testing.T) {
+	g := gateway.Start(t, "", site("respond 200"))
+	bus := func(retry string) string {
+		return site(api("/x", "entrypoint webhook {\n"+retry+"\n}\nsubscription one {\n callback https://example.com\n}\n"+`endpoint azure_service_bus {
+			connection_string "Endpoint=sb://localhost;SharedAccessKeyName=n;SharedAccessKey=a2V5"
+			consumer {
+				queue orders
+				shared
+				max_hold 1m
+			}
+		}`))
+	}
+	for retry, want := range map[string]string{
+		"retry linear {\n attempts 10\n delay 10s\n}":      "retry and timeout",
+		"retry linear {\n attempts unlimited\n}":           "any time",
+		"retry linear {\n attempts 3\n delay 1s\n}":        "",
+		"timeout 1m\nretry none":                           "",
+		"timeout 1m\nretry linear {\n attempts 2\n}":       "retry and timeout",
+		"retry linear {\n attempts 2\n delay 1m\n}":        "retry and timeout",
+		"qos at_most_once\nretry linear {\n attempts 9\n}": "",
+	} {
+		cfg, err := g.Adapt("", bus(retry))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c caddy.Config
+		if err := caddy.StrictUnmarshalJSON(cfg, &c); err != nil {
+			t.Fatal(err)
+		}
+		err = caddy.Validate(&c)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", retry, err, want)
+		}
+	}
+}

@@ -23,7 +23,7 @@ func TestDocumentedMatrix(t *testing.T) {
 		t.Skip("loads a configuration for each cell")
 	}
 	g := gateway.Start(t, "", site("respond 200"))
-	entrypoints := []string{"http_get", "http_post", "sse", "websocket"}
+	entrypoints := []string{"http_get", "http_post", "sse", "websocket", "webhook"}
 	var b strings.Builder
 	fmt.Fprintf(&b, "| endpoint | %s |\n|%s\n", strings.Join(entrypoints, " | "), strings.Repeat("---|", len(entrypoints)+1))
 	for _, e := range []struct{ name, block string }{
@@ -92,6 +92,9 @@ func solaceBlock(consumer string) string {
 func accepted(t *testing.T, g *gateway.Gateway, entry string, qos message.QoS, endpoint string) bool {
 	t.Helper()
 	cfg, err := g.Adapt("", site(api("/x", "entrypoint "+entry+" {\nqos "+qos.String()+"\n}\n"+endpoint+"\nplan keyless")))
+	if err != nil && strings.Contains(err.Error(), "qos \""+qos.String()+"\": use ") {
+		return false // the entrypoint has no such level
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

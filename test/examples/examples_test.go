@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { gateway.Main(m) }
 // tested are the examples that have a test.
 var tested = map[string]bool{
 	"quickstart": true, "https": true, "kafka": true, "routing": true, "rabbitmq": true, "mqtt": true,
-	"azure-service-bus": true, "solace": true, "api-keys": true, "jwt": true, "managed": true,
+	"azure-service-bus": true, "solace": true, "api-keys": true, "jwt": true, "managed": true, "webhook": true,
 }
 
 // example reads a Caddyfile.
