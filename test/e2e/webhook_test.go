@@ -325,3 +325,47 @@ func TestWebhookDeadLetters(t *testing.T) {
 		}
 	})
 }
+
+// How often a message was tried is kept: a gateway that comes back goes on counting, and keeps
+// the message's id.
+func TestWebhookAttemptsOutliveTheGateway(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the caddy command is built for this in the integration stage")
+	}
+	r := newReceiver(t)
+	r.status.Store(500)
+	p := gateway.Run(t, "", site(hookAPI("retry linear {\n attempts unlimited\n delay 100ms\n jitter 0\n}", hookTopics(t),
+		"plan keyless\nsubscription audit {\n callback "+r.URL+"\n}\n")))
+	if a := gateway.Do(t, http.DefaultClient, "POST", p.URL("/hooks"), "stubborn"); a.Status != 202 {
+		t.Fatalf("POST: %d %s", a.Status, a.Body)
+	}
+	attempt := func(c call) (n int) {
+		if _, err := fmt.Sscan(c.header.Get("Webhook-Attempt"), &n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	first := r.until("stubborn")
+	for attempt(r.next()) < 5 {
+	}
+	p.Terminate(10 * time.Second)
+	r.drain()
+	p.Restart()
+	again := r.until("stubborn")
+	if n := attempt(again); n < 6 {
+		t.Errorf("after a restart it is attempt %d", n)
+	}
+	if id := again.header.Get("Webhook-Id"); id != first.header.Get("Webhook-Id") {
+		t.Errorf("after a restart it has the id %s, before %s", id, first.header.Get("Webhook-Id"))
+	}
+	r.status.Store(204)
+	for before := attempt(again); ; before++ {
+		c := r.next()
+		if attempt(c) > before+1 {
+			t.Errorf("attempt %d follows %d", attempt(c), before)
+		}
+		if len(r.calls) == 0 {
+			break
+		}
+	}
+}
