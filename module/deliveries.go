@@ -128,6 +128,28 @@ func (p *pushing) row(one *pushed) admin.Delivery {
 	return d
 }
 
+// measure counts the states of what this node could deliver, for the metrics. An API that
+// has gone since has none in any state.
+func (p *pushing) measure(before map[string]bool) map[string]bool {
+	counts := make(map[[2]string]int)
+	apis := make(map[string]bool)
+	for _, one := range p.list() {
+		apis[one.principal.API] = true
+		counts[[2]string{one.principal.API, p.row(one).State}]++
+	}
+	for api := range before {
+		if !apis[api] {
+			theMetrics.deliveries.DeletePartialMatch(map[string]string{"api": api})
+		}
+	}
+	for api := range apis {
+		for _, state := range []string{admin.DeliveryWaiting, admin.DeliveryRunning, admin.DeliveryTrouble, admin.DeliveryFailed, admin.DeliveryStopped} {
+			theMetrics.deliveries.WithLabelValues(api, state).Set(float64(counts[[2]string{api, state}]))
+		}
+	}
+	return apis
+}
+
 func attemptRow(a *entrypoints.Attempt) admin.Attempt {
 	return admin.Attempt{ID: a.ID, At: a.At, Number: a.Number, Outcome: string(a.Outcome), Status: a.Status, Error: a.Error, Duration: admin.Duration(a.Duration)}
 }

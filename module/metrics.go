@@ -26,6 +26,8 @@ type metrics struct {
 	limited   *prometheus.CounterVec
 	// undelivered counts what workers could not deliver at once, or at all.
 	undelivered *prometheus.CounterVec
+	// deliveries are the subscriptions that are pushed to, by state.
+	deliveries *prometheus.GaugeVec
 
 	mu   sync.Mutex
 	ways map[[2]string]*wayCounters
@@ -65,6 +67,10 @@ func makeMetrics() *metrics {
 	m.published = counter("messages_published_total", "Messages given to brokers, by outcome.", "outcome")
 	m.gaps = counter("gaps_total", "Gaps that clients were told of, by reason.", "reason")
 	m.dropped = counter("messages_dropped_total", "Messages dropped at at_most_once because they could not be settled first.")
+	m.deliveries = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "caddy", Subsystem: "message_api", Name: "deliveries",
+		Help: "Subscriptions that this node could deliver to, by state.",
+	}, []string{"api", "state"})
 	m.undelivered = counter("undelivered_total",
 		"What entrypoints that go to their clients could not deliver: attempts that failed, messages that became dead letters or were skipped.", "what")
 	perPlan := func(name, help string, label string) *prometheus.CounterVec {
@@ -81,7 +87,7 @@ func makeMetrics() *metrics {
 func (m *metrics) register(reg prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{
 		m.open, m.ended, m.sent, m.sentBytes, m.received, m.recvBytes, m.published, m.gaps, m.dropped,
-		m.refused, m.limited, m.undelivered,
+		m.refused, m.limited, m.undelivered, m.deliveries,
 	} {
 		err := reg.Register(c)
 		if _, there := errors.AsType[prometheus.AlreadyRegisteredError](err); err != nil && !there {

@@ -34,6 +34,9 @@ type pushing struct {
 // pushDelay gathers changes that come together, as in a reload.
 const pushDelay = 20 * time.Millisecond
 
+// measureEvery is how often the states of deliveries are counted for the metrics.
+const measureEvery = 5 * time.Second
+
 func newPushing(f *facts, log *zap.Logger) *pushing {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &pushing{f: f, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
@@ -52,10 +55,17 @@ func (p *pushing) changed() {
 
 func (p *pushing) run(ctx context.Context) {
 	defer close(p.done)
+	tick := time.NewTicker(measureEvery)
+	defer tick.Stop()
+	var measured map[string]bool
 	for {
 		select {
 		case <-p.wake:
+		case <-tick.C:
+			measured = p.measure(measured)
+			continue
 		case <-ctx.Done():
+			p.measure(measured)
 			return
 		}
 		select {

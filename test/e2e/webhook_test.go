@@ -320,6 +320,11 @@ func TestWebhookDeadLetters(t *testing.T) {
 		if letters, err := o.DeadLetters(ctx, "hooks.audit", 0); err != nil || len(letters) != left {
 			t.Errorf("left: %v, %v", letters, err)
 		}
+		gateway.Eventually(t, 10*time.Second, "the metrics", func() bool {
+			text := gateway.Do(t, http.DefaultClient, "GET", fmt.Sprintf("http://127.0.0.1:%d/metrics", g.AdminPort), "").Body
+			return strings.Contains(text, `caddy_message_api_deliveries{api="hooks",state="running"} 1`) &&
+				strings.Contains(text, `caddy_message_api_undelivered_total{api="hooks",entrypoint="webhook",what="dead_letter"} `)
+		})
 		if d, err := o.Delivery(ctx, "hooks.audit"); err != nil || d.Dead != 2 || d.Delivered < 2 || d.Backlog == nil {
 			t.Errorf("delivery: %+v %v", d, err)
 		}
