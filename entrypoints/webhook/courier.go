@@ -32,6 +32,8 @@ type courier struct {
 	timeout     time.Duration
 	maxResponse int64
 	settings    settings
+	// repeats: a call on a kept connection that turns out to be closed is made again at once.
+	repeats bool
 	// own are the transports that nobody else uses.
 	own []*http.Transport
 }
@@ -58,6 +60,9 @@ func (c *courier) exchange(request *http.Request, result *worker.Result) {
 			result.Outcome, result.Error = egress.Classify(err)
 			return
 		}
+	}
+	if _, own := request.Header["Idempotency-Key"]; c.repeats && !own {
+		egress.MayRepeat(request)
 	}
 	response, err := c.client.Do(request)
 	if err != nil {
@@ -145,7 +150,8 @@ func (e *Entrypoint) newCourier(api string, c *Consumer) (*courier, error) {
 		return nil, fmt.Errorf("the subscription wants its messages dead-lettered, and the API has no dead_letter any more: " +
 			"change the subscription, or name an endpoint by `dead_letter`")
 	}
-	made := &courier{callback: callback, timeout: s.timeout, maxResponse: e.maxResponse, settings: s}
+	made := &courier{callback: callback, timeout: s.timeout, maxResponse: e.maxResponse, settings: s,
+		repeats: e.QoS != message.AtMostOnce}
 	if made.envelope, err = e.newEnvelope(api, c, &s); err != nil {
 		return nil, err
 	}
