@@ -71,7 +71,7 @@ func StoreHooksOf(s *store.Store, merge func(old *store.Record, in store.Record)
 }
 
 // kinds are what is counted in the store.
-var kinds = []string{"api", subscriptions.KindApplication, subscriptions.KindSubscription, subscriptions.KindKey}
+var kinds = []string{"api", subscriptions.KindApplication, subscriptions.KindSubscription, subscriptions.KindKey, "worker"}
 
 func statusOf(s *store.Store) StoreStatus {
 	status := StoreStatus{

@@ -13,6 +13,7 @@ import (
 	"github.com/caddy-message-api/caddy-message-api/lifecycle"
 	"github.com/caddy-message-api/caddy-message-api/store"
 	"github.com/caddy-message-api/caddy-message-api/subscriptions"
+	"github.com/caddy-message-api/caddy-message-api/workers"
 )
 
 func init() {
@@ -142,6 +143,9 @@ func (f *facts) storeHooks() admin.StoreHooks {
 func mergeImported(old *store.Record, in store.Record) (store.Record, error) {
 	out, err := lifecycle.Merge(old, in)
 	if err != nil {
+		return out, err
+	}
+	if out, err = workers.Merge(old, out); err != nil {
 		return out, err
 	}
 	return subscriptions.Merge(old, out)

@@ -24,6 +24,7 @@ import (
 // of several nodes delivers which is the registry's business.
 type pushing struct {
 	f        *facts
+	log      *zap.Logger
 	registry *workers.Registry
 	here     sync.Map // of id to *worker: those that run on this node
 	wake     chan struct{}
@@ -39,7 +40,7 @@ const measureEvery = 5 * time.Second
 
 func newPushing(f *facts, log *zap.Logger) *pushing {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &pushing{f: f, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
+	p := &pushing{f: f, log: log, wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
 	p.registry = workers.New(workers.Options{Store: f.store, Logger: log.Named("workers")})
 	go p.run(ctx)
 	return p
@@ -63,6 +64,7 @@ func (p *pushing) run(ctx context.Context) {
 		case <-p.wake:
 		case <-tick.C:
 			measured = p.measure(measured)
+			p.tidy(ctx)
 			continue
 		case <-ctx.Done():
 			p.measure(measured)
@@ -74,6 +76,23 @@ func (p *pushing) run(ctx context.Context) {
 			return
 		}
 		p.registry.Want(p.wanted())
+	}
+}
+
+// tidy forgets what was kept of subscriptions that have ended for good.
+func (p *pushing) tidy(ctx context.Context) {
+	if theFacts.Load() != p.f { // the subscriptions may not be read yet
+		return
+	}
+	for _, st := range p.registry.List() {
+		sub, ok := p.f.subscriptions.Subscription(st.ID)
+		if !ok || sub.Status.Live() || st.State == workers.Running {
+			continue // one of a definition, or one that goes on
+		}
+		if err := p.registry.Forget(ctx, st.ID); err != nil && ctx.Err() == nil {
+			p.log.Warn("what was kept of a subscription that has ended can't be removed; trying again", zap.Error(err))
+			return
+		}
 	}
 }
 

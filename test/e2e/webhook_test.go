@@ -225,6 +225,15 @@ func TestWebhookSubscription(t *testing.T) {
 		s, err := o.Subscription(ctx, sub.ID)
 		return err == nil && s.Status == "closed"
 	})
+	if file := storedIn(t, g, "whsec_"); file != "" {
+		t.Errorf("a secret stands in %s", file)
+	}
+	if !testing.Short() { // every five seconds
+		gateway.Eventually(t, 15*time.Second, "the record of its worker to go", func() bool {
+			status, err := o.Client.Store(ctx)
+			return err == nil && status.Records["worker"] == 0
+		})
+	}
 }
 
 // hookTopics are endpoints "main" and "dead" on a Kafka in this process, which keeps what it is
