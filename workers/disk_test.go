@@ -51,6 +51,21 @@ func (d *disk) fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.err = err
+	if err != nil {
+		d.breaks()
+	}
+}
+
+// breaks has the locks end that nobody can keep alive any more. d.mu is held.
+func (d *disk) breaks() {
+	time.AfterFunc(lockLife, func() {
+		d.mu.Lock()
+		broken := d.err != nil || d.hang != nil
+		d.mu.Unlock()
+		if broken {
+			d.expire(d)
+		}
+	})
 }
 
 func (d *disk) stall() (free func()) {
@@ -58,6 +73,7 @@ func (d *disk) stall() (free func()) {
 	defer d.mu.Unlock()
 	hang := make(chan struct{})
 	d.hang = hang
+	d.breaks()
 	return sync.OnceFunc(func() {
 		d.mu.Lock()
 		d.hang = nil

@@ -257,6 +257,9 @@ func (r *Registry) Close(ctx context.Context) error {
 		return nil
 	}
 	r.closing = true
+	for _, t := range r.tasks {
+		t.fails, t.before = 0, time.Time{}
+	}
 	notify(r.wake)
 	r.mu.Unlock()
 	var err error

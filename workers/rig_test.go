@@ -132,7 +132,6 @@ func (n *node) kill() {
 	free := n.disk.stall()
 	close(n.dead)
 	n.rig.t.Cleanup(func() { n.disk.fail(errDisk); free() })
-	time.AfterFunc(lockLife, func() { n.rig.shared.expire(n.disk) })
 	synctest.Wait()
 }
 

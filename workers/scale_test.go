@@ -132,7 +132,7 @@ func (c *chaos) join() {
 // do the same for longer than a TTL, and in the end everything is done once.
 func TestChaos(t *testing.T) {
 	rounds := 6
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		rounds = 2
 	}
 	for round := range rounds {

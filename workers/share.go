@@ -2,6 +2,7 @@ package workers
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/caddy-message-api/caddy-message-api/store"
@@ -16,9 +17,10 @@ const (
 
 // peer is another node that takes part.
 type peer struct {
-	node   string
-	hash   uint64
-	steady bool
+	node string
+	hash uint64
+	// well: it was seen alive, and not long ago.
+	well bool
 }
 
 // look takes in how things stand. r.mu is held.
@@ -34,7 +36,8 @@ func (r *Registry) look() *view {
 	}
 	for _, one := range r.store.Peers() {
 		if one.Silent < max(r.ttl, one.TTL) && !r.mine(one.Node) {
-			p.peers = append(p.peers, peer{one.Node, hash(one.Node), one.Steady})
+			well := one.Steady && one.Silent < max(r.ttl, one.TTL)/2
+			p.peers = append(p.peers, peer{one.Node, hash(one.Node), well})
 		}
 	}
 	return p
@@ -52,7 +55,11 @@ func (r *Registry) mayTake(t *task, p *view) bool {
 	if t.free.IsZero() {
 		t.free = p.now
 	}
-	if t.offered != "" {
+	switch {
+	case t.offered == "":
+	case !slices.ContainsFunc(p.peers, func(one peer) bool { return one.node == t.offered }):
+		t.offered = "" // it won't take it any more
+	default:
 		if p.now.Sub(t.released) < r.ttl {
 			return false
 		}
@@ -131,7 +138,7 @@ func (r *Registry) forgetPeers(p *view) {
 func (r *Registry) winner(t *task, p *view) (node string) {
 	best, id := r.nodeHash, hash(t.id)
 	for _, one := range p.peers {
-		if one.steady && wins(one.hash, best, id) && !p.now.Before(t.passed[one.node].until) {
+		if one.well && wins(one.hash, best, id) && !p.now.Before(t.passed[one.node].until) {
 			best, node = one.hash, one.node
 		}
 	}
