@@ -13,6 +13,10 @@ import (
 // a consumer begins with a small prefetch, and is replaced by one whose prefetch fits the
 // window in bytes as well, when it is seen how large messages are. A replacement is there
 // before its predecessor goes, because some queues go with their last consumer.
+//
+// Meanwhile nothing is settled, so that a predecessor whose prefetch is used up gets nothing
+// more. What a quorum queue gives to a consumer that is just being cancelled never arrives, and
+// is held until the channel is closed.
 
 // firstPrefetch is what a consumer begins with, unless the window is smaller.
 const firstPrefetch = 16
@@ -67,8 +71,10 @@ func (f *flow) went(messages, bytes, its int) {
 func (q *queueStream) resize(s *session, prefetch int) {
 	ctx, cancel := context.WithTimeout(q.ctx, patience)
 	defer cancel()
+	defer q.resized(s)
 	// What goes wrong ends the channel, and the stream makes another one.
 	_ = s.call(ctx, func() error {
+		defer q.resized(s) // before somebody else may call
 		q.mu.Lock()
 		over := q.stopped || q.err != nil
 		old, tag := s.tag, "gateway-"+strconv.Itoa(s.flow.consumers)
@@ -87,9 +93,26 @@ func (q *queueStream) resize(s *session, prefetch int) {
 		q.mu.Unlock()
 		return s.ch.Cancel(old, false)
 	})
+}
+
+// resized tells the broker what was settled while a consumer was replaced.
+func (q *queueStream) resized(s *session) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	s.flow.changing = false
-	q.mu.Unlock()
+	for _, r := range s.held {
+		_ = s.ch.Nack(r.tag, false, r.requeue) // a channel that takes nothing is closed: it all comes again
+	}
+	s.held = nil
+	if upTo := s.ledger.advance(); upTo > 0 {
+		_ = s.ch.Ack(upTo, true)
+	}
+	for i, state := range s.ledger.slots {
+		if state == acked {
+			s.ledger.slots[i] = over
+			_ = s.ch.Ack(s.ledger.base+uint64(i), false)
+		}
+	}
 }
 
 // consumer adds a consumer to a session.

@@ -268,11 +268,17 @@ func (q *queueStream) note(how message.Settlement, deliveries []message.Delivery
 				continue
 			}
 			s.ledger.set(l.tag, over)
+			if s.flow.changing {
+				s.held = append(s.held, heldBack{l.tag, how == message.Release})
+				continue
+			}
 			told = errors.Join(told, s.ch.Nack(l.tag, false, how == message.Release))
 		}
-		if how == message.Ack {
+		switch {
+		case s.flow.changing: // the broker is told when that is over
+		case how == message.Ack:
 			told = q.tell(s, deliveries)
-		} else {
+		default:
 			s.ledger.advance()
 		}
 	}

@@ -28,8 +28,15 @@ type session struct {
 	next     uint64 // the tag that is handed out next
 	flow     flow
 	ledger   ledger
+	held     []heldBack
 	messages int // handed out and not settled
 	bytes    int
+}
+
+// heldBack is what is to be told the broker when the consumer has been replaced.
+type heldBack struct {
+	tag     uint64
+	requeue bool
 }
 
 // call does something on the channel that has an answer. The library can't tell the

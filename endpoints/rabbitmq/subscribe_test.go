@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -92,6 +93,34 @@ func TestThePrefetchFollowsTheSizes(t *testing.T) {
 			}
 			b.AwaitQueue(t, b.vhost, tc.name, "empty", func(q rabbitmq.QueueState) bool { return q.Messages == 0 })
 		})
+	}
+}
+
+// A client that is done with each message at once gets all of them, in their order, also those that
+// come while a consumer is replaced by another one.
+func TestNothingIsStuckWhenTheConsumerIsReplaced(t *testing.T) {
+	b := onShared(t)
+	const messages = 500
+	for i := range 10 {
+		queue := fmt.Sprintf("work-%d", i)
+		b.queue(t, queue, quorum, nil)
+		b.produce(t, "", queue, numbered(0, messages)...)
+		e := b.endpoint(t, &RabbitMQ{Consumer: &Consumer{Queue: &Queue{Name: queue}, Shared: true}})
+		s := subscribe(t, e, message.Subscription{Mode: message.Shared, Window: message.Window{Messages: 64}})
+		for n := 0; n < messages; {
+			for _, d := range receive(t, s, 1) {
+				if got, want := string(d.Payload), fmt.Sprintf("m%d", n); got != want {
+					t.Fatalf("%s came and not %s", got, want)
+				}
+				if err := settle(t, s, message.Ack, d); err != nil {
+					t.Fatal(err)
+				}
+				n++
+			}
+		}
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
