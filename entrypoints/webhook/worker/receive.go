@@ -1,9 +1,7 @@
 package worker
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 
 	"go.uber.org/zap"
 )
@@ -66,8 +64,4 @@ func (e *engine) mayReceive() bool {
 // grow old here.
 func (e *engine) retrying() bool {
 	return e.single != nil && e.single.head != nil && e.single.head.trial != nil
-}
-
-func sortByArrival(items []*item) {
-	slices.SortFunc(items, func(a, b *item) int { return cmp.Compare(a.no, b.no) })
 }

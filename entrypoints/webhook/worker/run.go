@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-message-api/caddy-message-api/entrypoints"
-	"github.com/caddy-message-api/caddy-message-api/message"
 )
 
 // closeTimeout bounds each of stopping and closing the stream.
@@ -85,7 +84,7 @@ func (e *engine) finish() error {
 	cut := time.AfterFunc(e.opt.DrainTimeout, e.cutSend)
 	e.crew.Wait()
 	cut.Stop()
-	e.giveBackAll()
+	e.letAllGo()
 	e.settler.Wait()
 	close(e.quit)
 	e.keeper.Wait()
@@ -109,24 +108,12 @@ func (e *engine) finish() error {
 	return e.err
 }
 
-// giveBackAll gives back what was received and not sent, and ends the settler, which
-// settles the rest before. Nobody receives or sends any more.
-func (e *engine) giveBackAll() {
-	if s, ok := e.opt.Stream.(message.Stopper); ok && !e.fenced() {
-		// Or what is given back would come at once, to nobody.
-		ctx, cancel := context.WithTimeout(e.settling, closeTimeout)
-		defer cancel()
-		if err := s.Stop(ctx); err != nil {
-			e.opt.Logger.Debug("stopping the stream", zap.Error(err))
-		}
-	}
+// letAllGo forgets what was received and not sent, and ends the settler, which settles the
+// rest before. Nobody receives or sends any more. The broker takes all of it back when the stream is
+// closed, and then in its order, which it does not where it is given back piece by piece.
+func (e *engine) letAllGo() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.ordered() {
-		for _, s := range e.sources {
-			e.returnAll(s)
-		}
-	}
 	var rest []*item
 	for _, l := range e.parked.lanes {
 		rest = e.empty(l, rest)
@@ -134,9 +121,11 @@ func (e *engine) giveBackAll() {
 	for l := e.ready.pop(); l != nil; l = e.ready.pop() {
 		rest = e.empty(l, rest)
 	}
-	sortByArrival(rest)
 	for _, it := range rest {
-		e.release(it)
+		if it.trial != nil {
+			e.lost(it.trial)
+		}
+		e.free(it)
 	}
 	e.settle.closing = true
 	e.settle.idle = false
