@@ -8,17 +8,19 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/caddy-message-api/caddy-message-api/bench/kafka"
 	"github.com/caddy-message-api/caddy-message-api/bench/plain"
+	"github.com/caddy-message-api/caddy-message-api/bench/webhook"
 	"github.com/caddy-message-api/caddy-message-api/test/brokers"
 )
 
 // TestMain lets this binary be its own child, as the program does.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == serverRole || os.Args[1] == kafka.Role) {
+	if len(os.Args) > 1 && slices.Contains([]string{serverRole, kafka.Role, webhook.Role}, os.Args[1]) {
 		main()
 		return
 	}
@@ -96,9 +98,9 @@ func TestWhatIsMeasured(t *testing.T) {
 	for _, name := range []string{"KAFKA_ADDR", "RABBITMQ_ADDR", "MQTT_ADDR"} {
 		t.Setenv(name, "")
 	}
-	pattern, want := "^(mock/|kafka/|fanout/.*/100/closed", 11
+	pattern, want := "^(mock/|kafka/|webhook/kafka|fanout/.*/100/closed", 12
 	if !brokers.WithoutRabbitMQ() {
-		pattern, want = pattern+"|rabbitmq/", want+5
+		pattern, want = pattern+"|rabbitmq/|webhook/rabbitmq", want+6
 	}
 	if !brokers.WithoutMosquitto() {
 		pattern, want = pattern+"|mqtt/", want+4

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddy-message-api/caddy-message-api/bench/child"
 	"github.com/caddy-message-api/caddy-message-api/bench/kafka"
+	"github.com/caddy-message-api/caddy-message-api/bench/webhook"
 )
 
 func main() {
@@ -33,6 +34,8 @@ func run(args []string) error {
 			return runChild(args[1:], serverOps())
 		case kafka.Role:
 			return runChild(args[1:], kafka.Ops())
+		case webhook.Role:
+			return runChild(args[1:], webhook.Ops())
 		}
 	}
 	opt, err := parse(args)
@@ -94,7 +97,7 @@ func parse(args []string) (*options, error) {
 	if opt.run, err = regexp.Compile(*pattern); err != nil {
 		return nil, fmt.Errorf("-run: %w", err)
 	}
-	opt.limit = 10 * time.Minute
+	opt.limit = 15 * time.Minute
 	if opt.quick {
 		opt.limit = 2 * time.Minute
 	}

@@ -39,6 +39,7 @@ func serverOps() map[string]child.Op {
 	ops["kafka-write"] = child.Typed(kafka.Write)
 	ops["kafka-produce"] = child.Typed(kafka.Produce)
 	ops["kafka-read"] = child.Typed(kafka.Read)
+	webhookOps(ops)
 	rabbitMQOps(ops)
 	mqttOps(ops)
 	serviceBusOps(ops)
@@ -50,6 +51,7 @@ func serverOps() map[string]child.Op {
 type server struct {
 	*child.Process
 	addr string
+	port int
 }
 
 // startServer runs a Caddy with a site, whose global options for the gateway stand in
@@ -63,17 +65,28 @@ func startServer(opt *options, globals, site string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{Process: process, addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
-	admin := "admin off"
+	s := &server{Process: process, addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), port: port}
+	if err := s.load(globals, site); err != nil {
+		return nil, errors.Join(err, process.Close())
+	}
+	return s, nil
+}
+
+// load has the server serve a site in the place of what it serves.
+func (s *server) load(globals, site string) error {
+	admin, storage := "admin off", fmt.Sprintf("storage file_system %q", filepath.Join(os.TempDir(), "message-api-bench"))
 	if strings.Contains(globals, "admin ") {
 		admin = ""
 	}
-	text := fmt.Sprintf(`{
+	if strings.Contains(globals, "storage ") {
+		storage = ""
+	}
+	return s.Call("load", fmt.Sprintf(`{
 	%s
 	auto_https off
 	persist_config off
 	default_bind 127.0.0.1
-	storage file_system %q
+	%s
 	log {
 		output stderr
 		level ERROR
@@ -86,11 +99,7 @@ func startServer(opt *options, globals, site string) (*server, error) {
 :%d {
 %s
 }
-`, admin, filepath.Join(os.TempDir(), "message-api-bench"), globals, port, site)
-	if err := process.Call("load", text, nil); err != nil {
-		return nil, errors.Join(err, process.Close())
-	}
-	return s, nil
+`, admin, storage, globals, s.port, site), nil)
 }
 
 // quiet waits until the goroutines of n clients that have left are gone, so that they do

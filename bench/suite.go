@@ -119,6 +119,7 @@ func benchmarks(opt *options) []*benchmark {
 	list = append(list, mqttBenchmarks()...)
 	list = append(list, serviceBusBenchmarks()...)
 	list = append(list, solaceBenchmarks()...)
+	list = append(list, webhookBenchmarks(opt)...)
 	list = append(list, fanOutBenchmarks(opt)...)
 	list = append(list, idleBenchmarks()...)
 	return list

@@ -118,7 +118,10 @@ func led(topics []kafkago.Topic) bool {
 
 // Fill stores n messages in a topic, spread over its partitions, with a client that has
 // nothing to do with what is measured.
-func (b *Broker) Fill(topic string, n int) error {
+func (b *Broker) Fill(topic string, n int) error { return b.FillWith(topic, load.Content(), n) }
+
+// FillWith is Fill with another content.
+func (b *Broker) FillWith(topic string, content []byte, n int) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.Addr), kgo.DefaultProduceTopic(topic),
 		kgo.RecordPartitioner(kgo.RoundRobinPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	if err != nil {
@@ -128,7 +131,6 @@ func (b *Broker) Fill(topic string, n int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	first := kgo.AbortingFirstErrPromise(client)
-	content := load.Content()
 	for range n {
 		client.Produce(ctx, &kgo.Record{Value: content}, first.Promise())
 	}
