@@ -14,8 +14,8 @@ unit:           ## the tests that need no broker
 	@scripts/unit.sh
 integration:    ## the tests with the brokers that the environment names
 	@scripts/integration.sh
-soak:           ## the long ones, and what is lost in 200,000 messages while everything breaks
-	MESSAGE_API_SOAK=1 go test -count=1 -timeout 60m -v ./test/soak/... ./test/history/...
+soak:           ## the long ones, and what is lost in 200,000 messages, or webhooks, while everything breaks
+	MESSAGE_API_SOAK=1 go test -count=1 -p 1 -timeout 60m -v ./test/soak/... ./test/history/... ./test/webhooks/...
 	MESSAGE_API_SOAK=1 go test -count=1 -timeout 20m -v -run '^TestMany' ./store ./subscriptions # a million
 bench:          ## ratios beside plain clients and plain Caddy
 	@eval "$$(scripts/brokers.sh env)"; unset MQTT_ADDR; go run ./bench # a Mosquitto of its own, that saves nothing

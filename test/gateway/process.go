@@ -57,6 +57,7 @@ type Process struct {
 	Port, TLSPort, AdminPort int
 
 	t      testing.TB
+	setup  Setup
 	cmd    *exec.Cmd
 	dir    string
 	output *lockedBuffer
@@ -107,30 +108,14 @@ func RunWith(t testing.TB, setup Setup, globals, sites string) *Process {
 		t.Fatal(err)
 	}
 	p := &Process{Port: FreePort(t), TLSPort: FreePort(t), t: t, dir: tempDir(t), output: new(lockedBuffer)}
-	admin := "off"
 	if setup.Admin {
 		p.AdminPort = FreePort(t)
-		admin = fmt.Sprintf("127.0.0.1:%d", p.AdminPort)
 	}
 	if setup.Storage == "" {
 		setup.Storage = "file_system " + p.dir + "/storage"
 	}
-	certificates := "skip_install_trust\n\tlocal_certs"
-	if setup.Plain {
-		certificates = "auto_https off"
-	}
-	text := strings.NewReplacer("TLSPORT", fmt.Sprint(p.TLSPort), "PORT", fmt.Sprint(p.Port)).Replace(`{
-	admin ` + admin + `
-	http_port PORT
-	https_port TLSPORT
-	` + certificates + `
-	persist_config off
-	storage ` + setup.Storage + `
-` + globals + "\n}\n" + sites)
-	file := filepath.Join(p.dir, "Caddyfile")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	p.setup = setup
+	file, _ := p.write(globals, sites)
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
@@ -140,6 +125,44 @@ func RunWith(t testing.TB, setup Setup, globals, sites string) *Process {
 	})
 	p.start(path, file)
 	return p
+}
+
+// write writes the Caddyfile.
+func (p *Process) write(globals, sites string) (file, text string) {
+	p.t.Helper()
+	admin := "off"
+	if p.setup.Admin {
+		admin = fmt.Sprintf("127.0.0.1:%d", p.AdminPort)
+	}
+	certificates := "skip_install_trust\n\tlocal_certs"
+	if p.setup.Plain {
+		certificates = "auto_https off"
+	}
+	text = strings.NewReplacer("TLSPORT", fmt.Sprint(p.TLSPort), "PORT", fmt.Sprint(p.Port)).Replace(`{
+	admin ` + admin + `
+	http_port PORT
+	https_port TLSPORT
+	` + certificates + `
+	persist_config off
+	storage ` + p.setup.Storage + `
+` + globals + "\n}\n" + sites)
+	file = filepath.Join(p.dir, "Caddyfile")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+	return file, text
+}
+
+// Reload has the process take another configuration by its admin endpoint, as `caddy reload`
+// does. A Restart begins with it, too.
+func (p *Process) Reload(globals, sites string) {
+	p.t.Helper()
+	_, text := p.write(globals, sites)
+	answer := Do(p.t, oneShot, http.MethodPost, fmt.Sprintf("http://127.0.0.1:%d/load", p.AdminPort), text,
+		"Content-Type", "text/caddyfile")
+	if answer.Status != http.StatusOK {
+		p.t.Fatalf("reloading: %d %s", answer.Status, answer.Body)
+	}
 }
 
 func (p *Process) start(path, file string) {
