@@ -42,20 +42,38 @@ var errEnded = errors.New("the session of this worker was ended")
 // work is what the registry of workers runs.
 func (p *pushed) work(f *facts) func(context.Context, workers.Keeper) error {
 	return func(ctx context.Context, keeper workers.Keeper) error {
-		if !p.unit.enter() {
-			return errors.New("the API is being redeployed")
+		err := p.workOnce(ctx, f, keeper)
+		if errors.Is(err, errEnded) {
+			// What ended the session mostly has the list of what is wanted made anew, too, and
+			// then nothing has to wait for a work that ended by itself.
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(endedPatience):
+			}
 		}
-		defer p.unit.leave()
-		app := currentApp()
-		if app == nil || caddy.Exiting() {
-			return errors.New("the gateway is stopping")
-		}
-		w, err := p.newWorker(app, keeper)
-		if err != nil {
-			return failed{&entrypoints.Failure{Cause: err.Error(), Err: err}}
-		}
-		return w.run(ctx, f)
+		return err
 	}
+}
+
+// endedPatience is how long a worker whose session was ended waits for the word that it is not
+// wanted any more, or wanted otherwise.
+const endedPatience = 2 * time.Second
+
+func (p *pushed) workOnce(ctx context.Context, f *facts, keeper workers.Keeper) error {
+	if !p.unit.enter() {
+		return errEnded
+	}
+	defer p.unit.leave()
+	app := currentApp()
+	if app == nil || caddy.Exiting() {
+		return errEnded
+	}
+	w, err := p.newWorker(app, keeper)
+	if err != nil {
+		return failed{&entrypoints.Failure{Cause: err.Error(), Err: err}}
+	}
+	return w.run(ctx, f)
 }
 
 // newWorker makes a worker that is no session yet. Without a keeper it forgets what it has
