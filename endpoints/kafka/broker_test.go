@@ -130,7 +130,32 @@ func (b *broker) createTopic(t testing.TB, name string, partitions int32, config
 			}
 			return err == nil
 		})
+		eventually(t, "a broker that serves the new topic "+name, func() bool { return serves(ctx, cl, name, partitions) })
 	})
+}
+
+// serves says that the brokers answer for all partitions of a topic. They say that a topic was
+// made a little before they know of it.
+func serves(ctx context.Context, cl *kgo.Client, name string, partitions int32) bool {
+	req := kmsg.NewPtrListOffsetsRequest()
+	topic := kmsg.NewListOffsetsRequestTopic()
+	topic.Topic = name
+	for id := range partitions {
+		p := kmsg.NewListOffsetsRequestTopicPartition()
+		p.Partition, p.Timestamp = id, -1
+		topic.Partitions = append(topic.Partitions, p)
+	}
+	req.Topics = append(req.Topics, topic)
+	res, err := req.RequestWith(ctx, cl)
+	if err != nil || len(res.Topics) != 1 || len(res.Topics[0].Partitions) != int(partitions) {
+		return false
+	}
+	for _, p := range res.Topics[0].Partitions {
+		if p.ErrorCode != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func (b *broker) deleteTopic(t testing.TB, name string) {
