@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -50,6 +51,8 @@ type App struct {
 	keeper  *keeper
 	// keySecret is what KeySecret stands for; nil is a random one.
 	keySecret []byte
+	// started: the store was asked for. Caddy's servers may start before.
+	started atomic.Bool
 
 	mu   sync.Mutex
 	apis map[string]place

@@ -111,7 +111,7 @@ func (h *Health) report(ctx context.Context) healthReport {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTimeout)
 	defer cancel()
 	report := checkAll(ctx, append(h.app.registered(), h.app.managed.ids()...))
-	if theKeeper.Load() != nil && theFacts.Load() == nil {
+	if !h.app.started.Load() || theKeeper.Load() != nil && theFacts.Load() == nil {
 		report.Status, report.Store = failing, "it is not open"
 	}
 	h.last, h.at = report, time.Now()

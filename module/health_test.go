@@ -172,3 +172,16 @@ func TestHealthAsksOnceASecond(t *testing.T) {
 		}
 	})
 }
+
+// Caddy's servers may take requests before the store was asked for, and nothing is served then.
+func TestHealthBeforeTheStart(t *testing.T) {
+	app := serveUnits(t, map[string]map[string]*probed{"early": {"a": {}}})
+	app.started.Store(false)
+	if status, report := askHealth(t, &Health{app: app}); status != 503 || report.Store == "" {
+		t.Errorf("before the store was asked for: %d %+v", status, report)
+	}
+	app.started.Store(true)
+	if status, report := askHealth(t, &Health{app: app}); status != 200 {
+		t.Errorf("afterwards: %d %+v", status, report)
+	}
+}

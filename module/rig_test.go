@@ -65,6 +65,7 @@ func testApp(t *testing.T) *App {
 		t.Fatal(err)
 	}
 	app := &App{names: names, metrics: m, log: zap.NewNop()}
+	app.started.Store(true)
 	app.managed = newManaged(app)
 	return app
 }

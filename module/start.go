@@ -81,6 +81,7 @@ func (a *App) Start() error {
 	generations.apps = append(generations.apps, a)
 	generations.mu.Unlock()
 	a.serve()
+	a.started.Store(true)
 	select {
 	case <-k.ready:
 		k.tell() // or the first request could come before the keeper has told
