@@ -268,10 +268,12 @@ func TestWebhookDeadLetters(t *testing.T) {
 	}
 	onWebhookBrokers(t, func(t *testing.T, endpoints string) {
 		r := newReceiver(t)
+		var refused atomic.Int64
 		r.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			body, _ := io.ReadAll(req.Body)
 			if strings.HasPrefix(string(body), "poison") && r.status.Load() == 200 {
 				w.WriteHeader(422)
+				refused.Add(1)
 				return
 			}
 			r.calls <- call{req.Header, req.URL.Path, string(body)}
@@ -294,7 +296,8 @@ func TestWebhookDeadLetters(t *testing.T) {
 			t.Errorf("headers: %v", c.header)
 		}
 		r.until("two")
-		var letters []admin.DeadLetter
+		gateway.Eventually(t, 15*time.Second, "two refusals", func() bool { return refused.Load() == 2 })
+		var letters []admin.DeadLetter // each look for them takes seconds
 		gateway.Eventually(t, 20*time.Second, "the dead letters", func() bool {
 			var err error
 			letters, err = o.DeadLetters(ctx, "hooks.audit", 0)
