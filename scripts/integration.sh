@@ -37,9 +37,6 @@ trap finish EXIT
 
 export GORACE=atexit_sleep_ms=0 # or each package ends with a second of waiting
 status=0
-# The race detector multiplies memory and time, so what measures them runs without it, too; and so do
-# the 500 kills. They begin, because brokers leave the disk much to do.
-go test -count=1 -p 1 -run 'AreSmall$|^TestMany(Records|Subscriptions)$|^TestKilledWriter$' "$@" ./entrypoints/websocket ./store ./subscriptions || status=$?
 go test -race -count=1 -timeout 10m "$@" ./test/patience >"$waiting" 2>&1 &
 patience=$!
 scripts/builds.sh >"$building" 2>&1 &
@@ -51,6 +48,9 @@ builds=
 cat "$building"
 go test -race -count=1 -p 1 -timeout 15m "$@" "${packages[@]}" || status=$?
 go test -race -count=1 -timeout 5m -run '^TestBlackHoles$' "$@" ./test/webhooks || status=$?
+# The race detector multiplies memory and time, so what measures them runs once more without; and so
+# do the 500 kills.
+go test -count=1 -p 1 -run 'AreSmall$|^TestMany(Records|Subscriptions)$|^TestKilledWriter$' "$@" ./entrypoints/websocket ./store ./subscriptions || status=$?
 wait "$patience" || status=$?
 patience=
 cat "$waiting"
